@@ -1,0 +1,11 @@
+/** Fast unit and contract tests run beside each other; suites that start servers take turns (see maxWorkers). */
+export default {
+  testEnvironment: 'node',
+  extensionsToTreatAsEsm: ['.ts'],
+  testMatch: ['<rootDir>/test/{unit,contract,integration,cluster,chaos}/**/*.test.ts'],
+  transform: {
+    '^.+\\.ts$': ['@swc/jest', { jsc: { parser: { syntax: 'typescript' }, target: 'es2024' }, module: { type: 'es6' } }],
+  },
+  maxWorkers: 2,
+  testTimeout: 30_000,
+};

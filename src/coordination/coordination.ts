@@ -1,0 +1,137 @@
+import type { Position } from '../core/position.ts';
+
+/** Up to where the archive is durable. A hint: whoever uses it checks it against the store. */
+export interface Cursor {
+  readonly archive: string;
+  readonly stream: string;
+  readonly term: number;
+  readonly slot: number;
+  /** SHA-256 of the header at that place. */
+  readonly digest: string;
+  readonly position: Position | null;
+  /** Wall clock of the save, RFC 3339. */
+  readonly time: string;
+}
+
+export interface Elector {
+  /** Waits to be elected. Aborting leaves the queue at once (the promise rejects with the signal's reason). */
+  campaign(signal: AbortSignal): Promise<Leadership>;
+}
+
+/** One election won. */
+export interface Leadership {
+  /** Aborts on proof that the leader key is gone (reason: Deposed), and with `onEtcdLoss: stop` when the lease runs out. */
+  readonly signal: AbortSignal;
+  /** Create revision of the leader key. */
+  readonly revision: bigint;
+  /** Whether the lease, measured from before the last good keep-alive was sent, still runs. Never waits. */
+  confirmed(): boolean;
+  /** Milliseconds until the lease runs out by that clock; 0 or less when it has. */
+  remainingMs(): number;
+  /** Gives the stream up now: the next twin in the queue is elected. Never throws; safe to repeat. */
+  resign(): Promise<void>;
+}
+
+/** What the twins tell each other about where the archive ends. */
+export interface CursorBoard {
+  load(stream: string): Promise<Cursor | null>;
+  /** One transaction that also compares the leader key's create revision; throws Deposed when that fails. */
+  save(cursor: Cursor, by: Leadership): Promise<void>;
+  /** The present cursor, if any, and every later one (intermediate ones may be skipped), until the signal; reconnects by itself. */
+  watch(stream: string, signal: AbortSignal): AsyncIterable<Cursor>;
+}
+
+/** An archive id as remembered; `proposed` until its stream.json was seen or made. */
+export interface RememberedArchive {
+  readonly id: string;
+  readonly state: 'proposed' | 'created';
+}
+
+/** The archive ids beside the store (protocol rule 1). */
+export interface ArchiveMemory {
+  load(stream: string): Promise<RememberedArchive | null>;
+  /** Remembers `id` as proposed if nothing is remembered; returns what is remembered then. Races have one winner. */
+  propose(stream: string, id: string): Promise<RememberedArchive>;
+  /** Remembers `id` as created, whatever was there. */
+  confirm(stream: string, id: string): Promise<void>;
+}
+
+export type Role = 'starting' | 'standby' | 'taking-over' | 'master' | 'leaving' | 'stopped';
+
+export interface TwinStream {
+  readonly name: string;
+  readonly role: Role;
+  /** Whether this twin could take over (or is master) now. */
+  readonly ready: boolean;
+  /** Why, or why not: the result of `locate` and its reason. */
+  readonly reason: string;
+  readonly lagBytes: number | null;
+  readonly lagSeconds: number | null;
+  /** Digest of the config that must agree between twins. */
+  readonly config: string;
+}
+
+/** What a daemon publishes under its lease. */
+export interface Twin {
+  readonly node: string;
+  readonly version: string;
+  /** Newest archive format that it reads. */
+  readonly format: number;
+  readonly time: string;
+  readonly streams: readonly TwinStream[];
+}
+
+export interface TwinBoard {
+  /** Under the node's lease; gone when the daemon is. Throws a fatal ShipmateError `NODE_NAME_TAKEN` if another live daemon has this node's name. */
+  publish(twin: Twin): Promise<void>;
+  read(): Promise<Twin[]>;
+}
+
+/** An operator's decision, carried to the daemons. */
+export interface OperatorRequest {
+  readonly kind: 'handover' | 'accept-gap' | 'accept-fork';
+  /** Handover: the node that should take over; absent: any. */
+  readonly to?: string;
+  /** Accept: digest of the head that the operator saw, so that a later gap is not accepted with it. */
+  readonly head?: string;
+  readonly by: string;
+  readonly time: string;
+}
+
+export interface Answer {
+  readonly ok: boolean;
+  readonly message: string;
+}
+
+export interface PendingRequest {
+  readonly key: string;
+  readonly request: OperatorRequest;
+}
+
+export interface RequestBoard {
+  /** Places a request and waits for its answer, at most `timeoutMs`; null: nobody answered (the request is withdrawn). */
+  ask(stream: string, request: OperatorRequest, timeoutMs: number): Promise<Answer | null>;
+  /** Requests that are pending now and those to come, until the signal. */
+  watch(stream: string, signal: AbortSignal): AsyncIterable<PendingRequest>;
+  answer(pending: PendingRequest, answer: Answer): Promise<void>;
+}
+
+/** One consistent look, for `status`: costs two or three reads. */
+export interface Overview {
+  readonly streams: readonly { name: string; master: string | null; cursor: Cursor | null }[];
+  readonly twins: readonly Twin[];
+}
+
+export interface Coordination {
+  readonly kind: 'etcd' | 'solo';
+  readonly cursors: CursorBoard;
+  readonly archives: ArchiveMemory;
+  readonly twins: TwinBoard;
+  readonly requests: RequestBoard;
+  elector(stream: string): Elector;
+  overview(): Promise<Overview>;
+  /** For /readyz and metrics; never waits. */
+  health(): { reachable: boolean; leaseRemainingMs: number | null };
+  /** Revokes the lease: leader keys and the node key go at once. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,111 @@
+import type { Result } from '../core/header.ts';
+import type { Position } from '../core/position.ts';
+
+/** What tells one database from another when an archive is joined; compared by the source that made it. */
+export interface SourceIdentity {
+  /** `mariadb`, `mysql`, `postgres`, `files`. */
+  readonly type: string;
+  /** What is the same on every twin's server, or null while the log is empty: for people and for `join`. */
+  readonly name: string | null;
+}
+
+/** The range of a shipped chunk and the digest of its plain bytes: proof that the same bytes are at the source. */
+export interface Witness {
+  readonly from: Position;
+  readonly to: Position;
+  readonly length: number;
+  /** XXH3-128, hex; the in-use flag and the like normalised as they were when shipped. */
+  readonly digest: string;
+  readonly openTransaction: boolean;
+}
+
+/** The archive's end as a source needs it to find its place. */
+export interface Head {
+  /** Where the archive ends; null while nothing was shipped. */
+  readonly position: Position | null;
+  /** The last chunk; null while nothing was shipped. */
+  readonly witness: Witness | null;
+  /** Chunks of the chain, newest first, `witness` included: for finding the last common point. Reads the store. */
+  history(): AsyncIterable<Witness>;
+}
+
+/** How this twin could go on from a head (protocol rule 14). */
+export interface Located {
+  readonly result: Result;
+  /** Where the next term would start; for `gap` and `fork` where it would start if an operator accepts; null: no byte yet. */
+  readonly at: Position | null;
+  /** Whether a take-over may go on without an operator. */
+  readonly allowed: boolean;
+  /** One line for status, alerts and the opening: why this result. */
+  readonly reason: string;
+  readonly evidence: Readonly<Record<string, unknown>>;
+}
+
+/** A run of log bytes in one segment. */
+export interface LogSlice {
+  readonly from: Position;
+  readonly to: Position;
+  /** Valid only until the next slice is asked for; never empty. */
+  readonly bytes: Uint8Array;
+  /** Whether `to` lies on a transaction boundary. */
+  readonly boundary: boolean;
+  /** Whether the segment is known to end at `to`. */
+  readonly endsSegment: boolean;
+  /** Milliseconds since 1970; null where the bytes carry no time. */
+  readonly firstEventMs: number | null;
+  readonly lastEventMs: number | null;
+}
+
+/** Distance from a position to this twin's own end of the log. */
+export interface Backlog {
+  readonly bytes: number;
+  /** When the oldest byte beyond the position was written, milliseconds since 1970; null when there is none. */
+  readonly oldestMs: number | null;
+}
+
+export interface Finding {
+  readonly level: 'ok' | 'warning' | 'error';
+  readonly message: string;
+  readonly hint?: string;
+}
+
+/** A database's log, as one twin sees it. */
+export interface LogSource {
+  identity(): Promise<SourceIdentity>;
+  /** The eight results of protocol rule 14, and `start` for a null head. Never changes anything. */
+  locate(head: Head | null): Promise<Located>;
+  /**
+   * Durable bytes (rule 7) from a position on, waiting for more at the end. Ends only by the signal (throws its reason)
+   * or an error: Discontinuity where the bytes no longer go on, another ShipmateError for bad input. Slices are at most
+   * 1 MiB; a slice without `boundary` appears only where a transaction is larger than that. `null` reads from the oldest
+   * byte.
+   */
+  read(from: Position | null, signal: AbortSignal): AsyncIterable<LogSlice>;
+  /** The newest durable byte here; null while the log is empty. */
+  end(): Promise<Position | null>;
+  /** How far `from` (null: the oldest byte) is behind the log's end; cheap enough for twice a second. */
+  backlog(from: Position | null): Promise<Backlog>;
+  /** Everything up to here is durable in the archive, and saved or found there; the database may let go of it. */
+  acknowledge(upTo: Position): Promise<void>;
+  /** What an operator should know or mend: settings, rights, risks. */
+  inspect(): Promise<Finding[]>;
+  close(): Promise<void>;
+}
+
+/** How `restore` cuts and indexes a database's segments; no server needed. */
+export interface LogFormat {
+  /**
+   * A stateful scanner over one origin run's bytes, in order. `feed` returns how many of the given bytes belong to the
+   * restored range; fewer than given (or 0) once the target is passed: everything after is beyond it.
+   */
+  cutter(until: Until): { feed(segment: string, bytes: Uint8Array): number; readonly reached: boolean };
+  /** Parses an ID given by an operator; throws UsageError. */
+  parseId(text: string): string;
+  /** Files to write beside the segments of one run: for binlogs the index. */
+  extras(segments: readonly string[]): { name: string; content: string }[];
+}
+
+export type Until =
+  | { readonly kind: 'latest' }
+  | { readonly kind: 'time'; readonly ms: number }
+  | { readonly kind: 'id'; readonly id: string };
