@@ -1,3 +1,5 @@
+import { types } from 'node:util';
+
 /**
  * What a failure means to the loop that meets it: `retry` may pass by itself, `fatal` needs an operator, `deposed` says
  * that another daemon owns the stream's next term.
@@ -63,16 +65,19 @@ export class Discontinuity extends ShipmateError {
   }
 }
 
+/** Unlike `instanceof` it also knows errors of another realm: Node's own, in tests that run in a context of their own. */
+export const isError = (value: unknown): value is Error => types.isNativeError(value);
+
 export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  return isError(error) ? error.message : String(error);
 }
 
 /** Node's error code (`ENOENT`), or undefined. */
 export function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+  return isError(error) && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
 /** The reason of an aborted signal, as an Error that can be thrown. */
 export function abortReason(signal: AbortSignal): Error {
-  return signal.reason instanceof Error ? signal.reason : new Error('aborted', { cause: signal.reason });
+  return isError(signal.reason) ? signal.reason : new Error('aborted', { cause: signal.reason });
 }
