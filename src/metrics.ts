@@ -1,0 +1,145 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { Role } from './coordination/coordination.ts';
+import type { Result } from './core/header.ts';
+import { RESULTS } from './core/header.ts';
+
+const ROLES: readonly Role[] = ['starting', 'standby', 'taking-over', 'master', 'leaving', 'stopped'];
+
+/** What became of one create in a store. `exists` with our digest is a success that had been reported as a failure. */
+export type UploadOutcome = 'created' | 'exists' | 'failed';
+
+/** One stream's numbers, named after what happens to it. */
+export interface StreamMetrics {
+  role(role: Role): void;
+  /** What `locate` says against the newest cursor, and whether this twin could take over (or is master) now. */
+  readiness(state: { readonly ready: boolean; readonly result: Result | null }): void;
+  cursor(place: { readonly term: number; readonly slot: number }): void;
+  /** From the cursor to this twin's own end of the log; null where it is not known. */
+  lag(lag: { readonly bytes: number | null; readonly seconds: number | null }): void;
+  /** A chunk became durable. `writeToDurableMs` is the age of its oldest event; null where the log carries no time. */
+  shipped(chunk: { plainBytes: number; storedBytes: number; writeToDurableMs: number | null }): void;
+  upload(store: string, outcome: UploadOutcome): void;
+  tookOver(result: Result): void;
+  deposed(): void;
+  /** Disk that purged segments still take because their descriptors are held. */
+  held(bytes: number): void;
+  /** Something that an operator must look at stands (or no longer does): `gap`, `fork`, `foreign-object`, `bad-digest` … */
+  alarm(name: string, stands: boolean): void;
+}
+
+/** The daemon's numbers for Prometheus. Nothing is registered globally: several can live in one process. */
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #streams: ReturnType<typeof streamCollectors>;
+  readonly #reachable: Gauge;
+  readonly #leaseRemaining: Gauge;
+
+  constructor({ version, node }: { readonly version: string; readonly node: string }) {
+    const registers = [this.#registry];
+    collectDefaultMetrics({ register: this.#registry });
+    new Gauge({
+      name: 'shipmate_build_info',
+      help: 'Always 1; the version and node of this daemon as labels.',
+      labelNames: ['version', 'node'],
+      registers,
+    }).set({ version, node }, 1);
+    this.#reachable = new Gauge({
+      name: 'shipmate_coordination_reachable',
+      help: 'Whether etcd answers (always 1 in solo mode).',
+      registers,
+    });
+    this.#leaseRemaining = new Gauge({
+      name: 'shipmate_lease_remaining_seconds',
+      help: 'Until the etcd lease runs out, by our own clock; 0 or less when it has. Absent without a lease.',
+      registers,
+    });
+    this.#leaseRemaining.remove();
+    this.#streams = streamCollectors(registers);
+  }
+
+  coordination({ reachable, leaseRemainingMs }: { reachable: boolean; leaseRemainingMs: number | null }): void {
+    this.#reachable.set(reachable ? 1 : 0);
+    setOrRemove(this.#leaseRemaining, {}, leaseRemainingMs === null ? null : leaseRemainingMs / 1000);
+  }
+
+  stream(stream: string): StreamMetrics {
+    const all = this.#streams;
+    const oneOf = <T extends string>(gauge: Gauge, label: string, values: readonly T[], now: T | null) => {
+      for (const value of values) gauge.set({ stream, [label]: value }, value === now ? 1 : 0);
+    };
+    return {
+      role: (role) => oneOf(all.role, 'role', ROLES, role),
+      readiness({ ready, result }) {
+        all.ready.set({ stream }, ready ? 1 : 0);
+        oneOf(all.located, 'result', RESULTS, result);
+      },
+      cursor({ term, slot }) {
+        all.term.set({ stream }, term);
+        all.slot.set({ stream }, slot);
+      },
+      lag({ bytes, seconds }) {
+        setOrRemove(all.lagBytes, { stream }, bytes);
+        setOrRemove(all.lagSeconds, { stream }, seconds);
+      },
+      shipped({ plainBytes, storedBytes, writeToDurableMs }) {
+        all.chunks.inc({ stream });
+        all.plainBytes.inc({ stream }, plainBytes);
+        all.storedBytes.inc({ stream }, storedBytes);
+        if (writeToDurableMs !== null) all.writeToDurable.observe({ stream }, Math.max(0, writeToDurableMs) / 1000);
+      },
+      upload: (store, outcome) => all.uploads.inc({ stream, store, outcome }),
+      tookOver: (result) => all.takeOvers.inc({ stream, result }),
+      deposed: () => all.deposed.inc({ stream }),
+      held: (bytes) => all.held.set({ stream }, bytes),
+      alarm: (alarm, stands) => all.alarm.set({ stream, alarm }, stands ? 1 : 0),
+    };
+  }
+
+  /** The exposition format's content type. */
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  text(): Promise<string> {
+    return this.#registry.metrics();
+  }
+}
+
+function setOrRemove(gauge: Gauge, labels: Record<string, string>, value: number | null): void {
+  if (value === null) gauge.remove(labels);
+  else gauge.set(labels, value);
+}
+
+/** From the fastest local store to a chunk that waited out an outage. */
+const DURABLE_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
+
+function streamCollectors(registers: Registry[]) {
+  const gauge = (name: string, help: string, ...labels: string[]) =>
+    new Gauge({ name: `shipmate_${name}`, help, labelNames: ['stream', ...labels], registers });
+  const counter = (name: string, help: string, ...labels: string[]) =>
+    new Counter({ name: `shipmate_${name}`, help, labelNames: ['stream', ...labels], registers });
+  return {
+    role: gauge('role', 'The role of this twin: 1 for the one that it has.', 'role'),
+    ready: gauge('ready', 'Whether this twin is master or could take over now.'),
+    located: gauge('locate_result', 'How this twin would go on from the cursor: 1 for what holds now.', 'result'),
+    term: gauge('term', 'Term of the cursor.'),
+    slot: gauge('cursor_slot', 'Slot of the cursor in its term.'),
+    lagBytes: gauge('lag_bytes', 'Log bytes of this twin that are not durable in the primary store.'),
+    lagSeconds: gauge('lag_seconds', 'Age of the oldest log byte of this twin that is not durable.'),
+    chunks: counter('chunks_total', 'Chunks made durable by this daemon.'),
+    plainBytes: counter('plain_bytes_total', 'Log bytes made durable by this daemon.'),
+    storedBytes: counter('stored_bytes_total', 'Bytes that they take in the primary store.'),
+    writeToDurable: new Histogram({
+      name: 'shipmate_write_to_durable_seconds',
+      help: 'From the oldest event of a chunk to its being durable in the primary store.',
+      labelNames: ['stream'],
+      buckets: DURABLE_SECONDS,
+      registers,
+    }),
+    uploads: counter('uploads_total', 'Creates in a store, by outcome.', 'store', 'outcome'),
+    takeOvers: counter('take_overs_total', 'Terms opened by this daemon, by how they go on.', 'result'),
+    deposed: counter('deposed_total', 'Terms that ended on proof that another daemon owns the next one.'),
+    held: gauge('held_bytes', 'Disk taken by purged segments whose descriptors are still held.'),
+    alarm: gauge('alarm', 'Conditions that need an operator: 1 while one stands.', 'alarm'),
+  };
+}
