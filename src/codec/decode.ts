@@ -1,0 +1,63 @@
+import { createHash } from 'node:crypto';
+import { promisify } from 'node:util';
+import { zstdDecompress } from 'node:zlib';
+import type { Chunk } from '../core/header.ts';
+import { witnessDigest } from '../core/witness.ts';
+import { messageOf, ShipmateError } from '../errors.ts';
+import { framesOf } from './frames.ts';
+
+const decompress = promisify(zstdDecompress);
+
+/** What a chunk's header says of its payload. */
+export type PayloadFacts = Pick<Chunk, 'length' | 'witness' | 'stored'>;
+
+/** Throws CHUNK_CORRUPT unless these are the bytes that the header speaks of, as stored: no decoding needed. */
+export function checkStored(payload: Uint8Array, { stored }: PayloadFacts, key: string): void {
+  if (payload.length !== stored.bytes) {
+    throw corrupt(key, `its payload has ${payload.length} bytes, its header says ${stored.bytes}`);
+  }
+  const sha256 = createHash('sha256').update(payload).digest('hex');
+  if (sha256 !== stored.sha256)
+    throw corrupt(key, `the SHA-256 of its payload is ${sha256}, its header says ${stored.sha256}`);
+}
+
+/**
+ * The plain bytes of a chunk's payload (what follows the header frame; one or more zstd frames). Checks the stored bytes'
+ * SHA-256, then the plain bytes' length and witness; throws CHUNK_CORRUPT, naming `key`. Memory: the plain length.
+ */
+export async function decodePayload(payload: Uint8Array, facts: PayloadFacts, key: string): Promise<Buffer> {
+  checkStored(payload, facts, key);
+  const plain = await inflate(payload, facts.length, key);
+  if (plain.length !== facts.length) {
+    throw corrupt(key, `it holds ${plain.length} plain bytes, its header says ${facts.length}`);
+  }
+  const witness = witnessDigest(plain);
+  if (witness !== facts.witness)
+    throw corrupt(key, `its plain bytes have the digest ${witness}, its header says ${facts.witness}`);
+  return plain;
+}
+
+async function inflate(payload: Uint8Array, lengthBytes: number, key: string): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  let room = lengthBytes;
+  try {
+    for (const { kind, bytes } of framesOf(payload)) {
+      if (kind === 'skippable') continue;
+      // One output buffer of the right size: the default would go to the thread pool and back every 16 KiB.
+      const piece = await decompress(bytes, { chunkSize: Math.max(room, 64), maxOutputLength: Math.max(room, 1) });
+      pieces.push(piece);
+      room -= piece.length;
+    }
+  } catch (cause) {
+    throw corrupt(key, `it can't be decompressed to ${lengthBytes} bytes: ${messageOf(cause)}`, cause);
+  }
+  return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces);
+}
+
+function corrupt(key: string, why: string, cause?: unknown): ShipmateError {
+  return new ShipmateError(`object ${key} is damaged: ${why}`, {
+    code: 'CHUNK_CORRUPT',
+    hint: 'take this object from a copy of the archive, if there is one: run "shipmate verify --deep" on each store',
+    cause,
+  });
+}
