@@ -43,6 +43,9 @@ export const RESULTS = [
 ] as const;
 export type Result = (typeof RESULTS)[number];
 
+/** Where the header is that `prev` names (in a chunk always the slot before); null for stream.json. */
+const place = z.object({ term: z.int(), slot: z.int() }).nullable();
+
 const opening = z.object({
   ...base,
   kind: z.literal('opening'),
@@ -51,8 +54,7 @@ const opening = z.object({
   result: z.enum(RESULTS),
   /** What `locate` went by, for whoever reads the archive later. */
   evidence: z.record(z.string(), z.unknown()),
-  /** Where the seal of the term before is; null in term 1. */
-  previous: z.object({ term: z.int(), slot: z.int() }).nullable(),
+  previous: place,
 });
 
 const chunk = z.object({
@@ -82,6 +84,7 @@ const seal = z.object({
   kind: z.literal('seal'),
   /** The term's end. */
   at: position.nullable(),
+  previous: place,
 });
 
 const header = z.discriminatedUnion('kind', [opening, chunk, seal]);

@@ -1,0 +1,206 @@
+import { buffer } from 'node:stream/consumers';
+import { type ArchiveInfo, chainStart } from '../core/archive.ts';
+import { type ChainEnd, endAfter, type Met, step } from '../core/chain.ts';
+import { decodeFloor } from '../core/floor.ts';
+import type { Header, Read } from '../core/header.ts';
+import { comparePlaces, floorsPrefix, type Place, placeKey, placeText, termOf, termPrefix, termsPrefix } from '../core/keys.ts';
+import { ShipmateError } from '../errors.ts';
+import type { ObjectStore } from '../store/store.ts';
+import { readHeader } from './objects.ts';
+
+/** A stream's archive in one store. */
+export interface Archive {
+  readonly store: ObjectStore;
+  readonly info: ArchiveInfo;
+}
+
+/** Where to begin: what a cursor names. */
+export interface Hint extends Place {
+  readonly digest: string;
+}
+
+export type OnObject = (met: Met, read: Read, end: ChainEnd) => void;
+
+/** Most objects read ahead of the walk: slots are predictable, so latency need not add up. */
+const MAX_READ_AHEAD = 16;
+
+/** The header at a place, or null where the place is empty. */
+export async function readPlace({ store, info }: Archive, place: Place): Promise<Read | null> {
+  try {
+    return await readHeader(store, placeKey(info.stream, place));
+  } catch (error) {
+    if (error instanceof ShipmateError && error.code === 'NOT_FOUND') return null;
+    throw error;
+  }
+}
+
+/** Where readers start: the highest floor, or the archive's start. */
+export async function readFloor({ store, info }: Archive): Promise<ChainEnd> {
+  let highest: string | null = null;
+  for await (const { key } of store.list(floorsPrefix(info.stream))) highest = key;
+  if (highest === null) return chainStart(info);
+  return decodeFloor(await buffer(await store.read(highest)), highest);
+}
+
+/**
+ * Finds the chain's present end: the first empty place of a contiguous walk from a verified object. The walk counts only
+ * while no floor has passed the place where it began (rule 12), and then begins again there.
+ */
+export async function findEnd(archive: Archive, hint: Hint | null, onObject?: OnObject): Promise<ChainEnd> {
+  return walkOn(archive, hint ? await beginAt(archive, hint) : await beginAnywhere(archive), onObject);
+}
+
+/** The same from where an earlier walk of this process ended. */
+export async function walkOn(archive: Archive, from: ChainEnd, onObject?: OnObject): Promise<ChainEnd> {
+  let begun: Place = from;
+  let end = from;
+  for (;;) {
+    const walked = await walkTerm(archive, end, onObject);
+    end = walked.end;
+    if (!walked.sealed && comparePlaces(end, begun) === 0) return end;
+    const floor = await readFloor(archive);
+    if (comparePlaces(begun, floor) < 0) {
+      begun = floor;
+      end = floor;
+    } else if (!walked.sealed) {
+      return end;
+    }
+  }
+}
+
+/** Every object from a verified place to the present end, in chain order, foreign ones included. */
+export async function readChain(archive: Archive, from: ChainEnd, onObject: OnObject): Promise<ChainEnd> {
+  let { end, sealed } = await walkTerm(archive, from, onObject);
+  while (sealed) ({ end, sealed } = await walkTerm(archive, end, onObject));
+  return end;
+}
+
+/** Walks one term to its seal or its first empty place. */
+async function walkTerm(
+  archive: Archive,
+  from: ChainEnd,
+  onObject?: OnObject,
+): Promise<{ end: ChainEnd; sealed: boolean }> {
+  let end = from;
+  const ahead = readAhead(archive, from);
+  try {
+    for (;;) {
+      const read = await ahead.next();
+      if (read === null) return { end, sealed: false };
+      const stepped = step(end, read);
+      end = stepped.end;
+      onObject?.(stepped.met, read, end);
+      if (stepped.met === 'seal') return { end, sealed: true };
+    }
+  } finally {
+    ahead.stop();
+  }
+}
+
+/** Reads a term's slots in order, more and more of them at once while they turn out to be there. */
+function readAhead(archive: Archive, from: Place) {
+  const pending: Promise<Read | null>[] = [];
+  let nextSlot = from.slot;
+  let width = 1;
+  return {
+    async next(): Promise<Read | null> {
+      while (pending.length < width) {
+        const read = readPlace(archive, { term: from.term, slot: nextSlot });
+        read.catch(() => {}); // one that is never awaited must not end the process
+        pending.push(read);
+        nextSlot++;
+      }
+      const read = await pending.shift();
+      width = Math.min(width * 2, MAX_READ_AHEAD);
+      return read ?? null;
+    },
+    stop() {
+      pending.length = 0;
+    },
+  };
+}
+
+/** The walk's state right after the object that a cursor names. */
+async function beginAt(archive: Archive, hint: Hint): Promise<ChainEnd> {
+  const read = await readPlace(archive, hint);
+  if (read?.digest === hint.digest) return endAfter(read);
+  if (read === null) {
+    const floor = await readFloor(archive);
+    if (comparePlaces(hint, floor) < 0) return floor;
+  }
+  throw new ShipmateError(
+    `store ${archive.store.name} went back in time: the archive of stream ${archive.info.stream} reached ` +
+      `${placeText(hint)}, but that object is ${read ? 'another one now' : 'not there'}`,
+    {
+      code: 'STORE_WENT_BACK',
+      hint:
+        'the store was restored from an older copy, emptied, or another one is mounted there. Put the right one back; ' +
+        `if this state is to be kept on purpose: shipmate adopt ${archive.info.stream}`,
+    },
+  );
+}
+
+/** Without a cursor: near the end of the highest term whose opening proves its owner, or else at the floor (rule 10). */
+async function beginAnywhere(archive: Archive): Promise<ChainEnd> {
+  const floor = await readFloor(archive);
+  for (let term = await highestTerm(archive, floor.term); term >= floor.term; term--) {
+    const begin = await beginInTerm(archive, term, term === floor.term ? floor.slot : 0);
+    if (begin) return begin;
+  }
+  return floor;
+}
+
+async function highestTerm({ store, info }: Archive, atLeast: number): Promise<number> {
+  const after = termPrefix(info.stream, atLeast).slice(0, -1);
+  let highest = atLeast;
+  for await (const { key } of store.list(termsPrefix(info.stream), { after, delimiter: '/' })) {
+    highest = Math.max(highest, termOf(key) ?? 0);
+  }
+  return highest;
+}
+
+async function beginInTerm(archive: Archive, term: number, lowest: number): Promise<ChainEnd | null> {
+  const opening = await readPlace(archive, { term, slot: 0 });
+  if (opening === null || !(await opensItsTerm(archive, opening.header))) return null;
+  const near = await nearEnd(archive, term, lowest);
+  if (near > lowest) {
+    const read = await readPlace(archive, { term, slot: near });
+    const ours = read !== null && (read.header.kind === 'seal' || read.header.claim === opening.header.claim);
+    if (ours && read.header.archive === archive.info.archive && read.header.stream === archive.info.stream) {
+      return endAfter(read);
+    }
+  }
+  return lowest === 0 ? endAfter(opening) : null;
+}
+
+/** Whether an object at slot 0 is an opening by the claim that wrote the seal before: proof of the term's owner. */
+async function opensItsTerm(archive: Archive, header: Header): Promise<boolean> {
+  if (header.kind !== 'opening' || header.archive !== archive.info.archive || header.stream !== archive.info.stream) {
+    return false;
+  }
+  if (header.previous === null) return header.claim === archive.info.owner;
+  const seal = await readPlace(archive, header.previous);
+  return seal !== null && seal.header.kind === 'seal' && seal.digest === header.prev && seal.header.claim === header.claim;
+}
+
+/**
+ * A slot that is surely part of the contiguous run: gallops to some occupied slot and steps back W, since no slot is
+ * begun W or more above the lowest unsettled one.
+ */
+async function nearEnd(archive: Archive, term: number, lowest: number): Promise<number> {
+  const occupied = async (slot: number) =>
+    (await archive.store.head(placeKey(archive.info.stream, { term, slot }))) !== null;
+  let low = lowest;
+  let high = lowest + 1;
+  while (await occupied(high)) {
+    const stride = 2 * (high - lowest);
+    low = high;
+    high = lowest + stride;
+  }
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (await occupied(middle)) low = middle;
+    else high = middle;
+  }
+  return Math.max(lowest, low - archive.info.window);
+}

@@ -1,0 +1,39 @@
+import { z } from 'zod';
+import { ShipmateError } from '../errors.ts';
+import type { ChainEnd } from './chain.ts';
+import { FORMAT_VERSION } from './header.ts';
+
+const place = z.object({ term: z.int(), slot: z.int() });
+
+/** What a floor object holds: the walk's state at the place where readers start after retention (protocol rule 18). */
+const floor = z.object({
+  v: z.literal(FORMAT_VERSION),
+  archive: z.string(),
+  stream: z.string(),
+  term: z.int().positive(),
+  slot: z.int().nonnegative(),
+  owner: z.string(),
+  digest: z.string(),
+  position: z
+    .object({ origin: z.string(), incarnation: z.string(), segment: z.string(), offset: z.int(), id: z.string() })
+    .nullable(),
+  last: place.nullable(),
+});
+
+export function encodeFloor({ archive, stream, term, slot, owner, digest, position, last }: ChainEnd): Buffer {
+  const value = { v: FORMAT_VERSION, archive, stream, term, slot, owner, digest, position, last };
+  return Buffer.from(`${JSON.stringify(value)}\n`);
+}
+
+export function decodeFloor(bytes: Uint8Array, key: string): ChainEnd {
+  try {
+    const { v: _, ...value } = floor.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+    return { ...value, lastChunk: null, foreign: false };
+  } catch (cause) {
+    throw new ShipmateError(`object ${key} can't be read as a floor`, {
+      code: 'BAD_OBJECT',
+      hint: 'it was damaged, or written by a newer Shipmate',
+      cause,
+    });
+  }
+}

@@ -1,0 +1,140 @@
+import { pause } from '../archive/retry.ts';
+import { headOf } from '../archive/head.ts';
+import { type Archive, findEnd, walkOn } from '../archive/walk.ts';
+import type { CursorBoard } from '../coordination/coordination.ts';
+import type { ChainEnd } from '../core/chain.ts';
+import type { LogSource, Located } from '../source/source.ts';
+import { Latest } from './latest.ts';
+import type { Trouble } from './trouble.ts';
+
+export interface ReadinessOptions {
+  readonly archive: Archive;
+  readonly source: LogSource;
+  readonly cursors: CursorBoard;
+  readonly trouble: Trouble;
+  /** Whether an operator has accepted what `locate` alone does not allow. */
+  readonly accepted: (located: Located, end: ChainEnd) => boolean;
+  readonly onChange: () => void;
+}
+
+/** How often the answer is worked out while the cursor moves, and while it does not. */
+const BUSY_MS = 500;
+const IDLE_MS = 1_000;
+
+/** Could this twin take over now? Worked out all the time against the moving cursor, before it is needed. */
+export class Readiness {
+  readonly #options: ReadinessOptions;
+  #end: ChainEnd | null = null;
+  #located: Located | null = null;
+  #changed = Promise.withResolvers<void>();
+
+  constructor(options: ReadinessOptions) {
+    this.#options = options;
+  }
+
+  /** The archive's end as last seen. */
+  get end(): ChainEnd | null {
+    return this.#end;
+  }
+
+  get located(): Located | null {
+    return this.#located;
+  }
+
+  get allowed(): boolean {
+    if (this.#located === null || this.#end === null) return false;
+    return this.#located.allowed || this.#options.accepted(this.#located, this.#end);
+  }
+
+  /** Follows the cursor until the signal aborts (throws its reason). */
+  async follow(signal: AbortSignal): Promise<never> {
+    const moved = new Latest<true>(true);
+    const watching = this.#watch(moved, signal);
+    try {
+      for (;;) {
+        await this.#tryRefresh();
+        await pause(BUSY_MS, signal);
+        await Promise.race([moved.next(signal), pause(IDLE_MS - BUSY_MS, signal), watching]);
+      }
+    } finally {
+      await Promise.allSettled([watching]);
+    }
+  }
+
+  /** Looks at the store and the source now; throws what either of them says. */
+  async refresh(): Promise<{ end: ChainEnd; located: Located }> {
+    const end = await this.#findEnd();
+    const located = await this.locate(end);
+    this.#set(end, located);
+    return { end, located };
+  }
+
+  async locate(end: ChainEnd): Promise<Located> {
+    const { archive, source } = this.#options;
+    return source.locate(await headOf(archive, end));
+  }
+
+  /** The state after a take-over or a term of our own: the twin is where the archive is. */
+  moveTo(end: ChainEnd): void {
+    this.#end = end;
+  }
+
+  /** Resolves once a take-over is allowed (or, with `allowed: false`, no longer). */
+  async until(allowed: boolean, signal: AbortSignal): Promise<void> {
+    const { promise: aborted, reject } = Promise.withResolvers<never>();
+    const abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      while (this.allowed !== allowed) {
+        signal.throwIfAborted();
+        await Promise.race([this.#changed.promise, aborted]);
+      }
+    } finally {
+      signal.removeEventListener('abort', abort);
+      aborted.catch(() => {});
+    }
+  }
+
+  /** Something outside changed that `allowed` depends on: an operator's decision. */
+  reconsider(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+    this.#options.onChange();
+  }
+
+  async #tryRefresh(): Promise<void> {
+    const { trouble, source } = this.#options;
+    try {
+      const { end } = await this.refresh();
+      trouble.clear('readiness');
+      if (end.position !== null) await source.acknowledge(end.position);
+    } catch (error) {
+      trouble.report('readiness', error);
+      this.#set(this.#end, null);
+    }
+  }
+
+  /** The cursor is a hint that shortens the walk; without one the walk goes on from where the last one ended. */
+  async #findEnd(): Promise<ChainEnd> {
+    const { archive, cursors, trouble } = this.#options;
+    const { stream } = archive.info;
+    const cursor = await cursors.load(stream).catch((error) => {
+      trouble.report('coordination', error);
+      return null;
+    });
+    if (cursor && cursor.archive === archive.info.archive) return findEnd(archive, cursor);
+    return this.#end ? walkOn(archive, this.#end) : findEnd(archive, null);
+  }
+
+  async #watch(moved: Latest<true>, signal: AbortSignal): Promise<never> {
+    const { cursors, archive } = this.#options;
+    for await (const _ of cursors.watch(archive.info.stream, signal)) moved.set(true);
+    return pause(0, signal).then(() => this.#watch(moved, signal));
+  }
+
+  #set(end: ChainEnd | null, located: Located | null): void {
+    this.#end = end;
+    this.#located = located;
+    this.reconsider();
+  }
+}

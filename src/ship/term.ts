@@ -1,0 +1,211 @@
+import { pause, retry } from '../archive/retry.ts';
+import type { Writer } from '../archive/takeover.ts';
+import type { Archive } from '../archive/walk.ts';
+import type { BlockPool } from '../codec/blocks.ts';
+import type { Encoder } from '../codec/encoder.ts';
+import type { CursorBoard, Leadership } from '../coordination/coordination.ts';
+import { backoffMs } from '../core/backoff.ts';
+import type { ChainEnd } from '../core/chain.ts';
+import type { Chunk } from '../core/header.ts';
+import type { Log } from '../core/log.ts';
+import type { Position } from '../core/position.ts';
+import { Discontinuity } from '../errors.ts';
+import type { StreamMetrics } from '../metrics.ts';
+import type { LogSlice, LogSource } from '../source/source.ts';
+import { Chunker, type Cut } from './chunker.ts';
+import { cursorOf } from './cursor.ts';
+import { Latest } from './latest.ts';
+import type { Trouble } from './trouble.ts';
+import { UploadWindow } from './window.ts';
+
+export interface TermOptions {
+  readonly archive: Archive;
+  readonly source: LogSource;
+  readonly cursors: CursorBoard;
+  readonly leadership: Leadership;
+  readonly writer: Writer;
+  readonly chunk: { readonly maxBytes: number; readonly maxDelayMs: number };
+  readonly pool: BlockPool;
+  readonly encoder: Encoder;
+  readonly metrics: StreamMetrics;
+  readonly log: Log;
+  readonly trouble: Trouble;
+  /** Monotonic, milliseconds. */
+  readonly nowMs: () => number;
+  readonly onSettled: (end: ChainEnd) => void;
+}
+
+/**
+ * One master's unbroken reign, from its opening on: reads the log, cuts chunks, uploads them, and tells the twins and
+ * the source how far it got. The logs on disk are the queue: what isn't read yet waits there.
+ */
+export class Term {
+  readonly #options: TermOptions;
+  readonly #window: UploadWindow;
+  readonly #chunker: Chunker;
+  readonly #ending = new AbortController();
+  readonly #toSave: Latest<ChainEnd>;
+  readonly #toAcknowledge: Latest<Position>;
+  #readUpTo: Position | null;
+  #lastCutMs = Number.NEGATIVE_INFINITY;
+
+  constructor(opened: ChainEnd, options: TermOptions) {
+    const { archive, writer, encoder, chunk, pool, nowMs, trouble } = options;
+    this.#options = options;
+    this.#readUpTo = opened.position;
+    this.#chunker = new Chunker({ maxBytes: chunk.maxBytes, pool, nowMs });
+    this.#toSave = new Latest(opened);
+    this.#toAcknowledge = new Latest(opened.position);
+    this.#window = new UploadWindow(opened, {
+      archive,
+      writer,
+      encoder,
+      upload: { signal: this.#ending.signal, onFailure: trouble.reporter('store') },
+      onSettled: (header, cut) => this.#settled(header, cut),
+      onFailure: (error) => this.#ending.abort(error),
+    });
+  }
+
+  /** The chain up to which everything is durable. */
+  get end(): ChainEnd {
+    return this.#window.settled;
+  }
+
+  /**
+   * Ships until the signal aborts (throws its reason), proof comes that the term is over (Deposed), or the log does not
+   * go on (Discontinuity, after everything before that is durable).
+   */
+  async run(signal: AbortSignal): Promise<never> {
+    const end = () => this.#ending.abort(signal.reason);
+    signal.addEventListener('abort', end, { once: true });
+    if (signal.aborted) end();
+    const inner = this.#ending.signal;
+    const tasks = [this.#ship(inner), this.#saveCursors(inner), this.#acknowledge(inner)];
+    try {
+      return await Promise.race([aborted(inner), ...tasks]);
+    } finally {
+      signal.removeEventListener('abort', end);
+      this.#ending.abort(new Error('the term is over'));
+      await Promise.allSettled(tasks);
+      this.#chunker.drop();
+    }
+  }
+
+  /** Reads the log from where the last slice ended, again after every failure that may pass. */
+  async #ship(signal: AbortSignal): Promise<never> {
+    const { source, trouble } = this.#options;
+    for (let failures = 0; ; failures++) {
+      const before = this.#readUpTo;
+      try {
+        await this.#gather(source.read(this.#readUpTo, signal), signal);
+      } catch (error) {
+        signal.throwIfAborted();
+        if (error instanceof Discontinuity) {
+          await this.#flush(signal);
+          throw error;
+        }
+        if (this.#readUpTo !== before) failures = 0;
+        trouble.report('source', error);
+        await pause(backoffMs(failures), signal);
+      }
+    }
+  }
+
+  async #gather(slices: AsyncIterable<LogSlice>, signal: AbortSignal): Promise<void> {
+    const iterator = slices[Symbol.asyncIterator]();
+    try {
+      let next = iterator.next();
+      for (;;) {
+        while (this.#chunker.ready && (await this.#dueBefore(next))) await this.#cut(signal);
+        const { value: slice, done } = await next;
+        if (done) return;
+        this.#options.trouble.clear('source');
+        while (!this.#chunker.fits(slice)) await this.#cut(signal);
+        await this.#chunker.add(slice, signal);
+        this.#readUpTo = slice.to;
+        next = iterator.next();
+      }
+    } finally {
+      await iterator.return?.().catch(() => {});
+    }
+  }
+
+  /**
+   * Whether what is gathered is due before the next slice is there: `maxDelay` after the last cut, so that the first
+   * bytes after a pause leave at once. Full windows let chunks grow instead.
+   */
+  async #dueBefore(next: Promise<unknown>): Promise<boolean> {
+    const { chunk, nowMs } = this.#options;
+    const waitMs = this.#lastCutMs + chunk.maxDelayMs - nowMs();
+    if (waitMs <= 0 && this.#window.hasRoom) return true;
+    const { promise: waited, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, waitMs);
+    const due = waited.then(() => this.#window.room()).then(() => true);
+    due.catch(() => {}); // a failed window aborts the term by itself
+    try {
+      return await Promise.race([next.then(() => false), due]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #cut(signal: AbortSignal): Promise<void> {
+    await this.#window.room();
+    signal.throwIfAborted();
+    const cut = await this.#chunker.take(signal);
+    if (cut === null) return;
+    this.#lastCutMs = this.#options.nowMs();
+    this.#window.submit(cut);
+  }
+
+  /** Rule 8: what was read before the log broke off is settled first. */
+  async #flush(signal: AbortSignal): Promise<void> {
+    while (!this.#chunker.empty) await this.#cut(signal);
+    await this.#window.drained();
+  }
+
+  #settled(header: Chunk, cut: Cut): void {
+    const { metrics, nowMs, trouble, onSettled } = this.#options;
+    trouble.clear('store');
+    metrics.shipped({
+      plainBytes: header.length,
+      storedBytes: header.stored.bytes,
+      writeToDurableMs: nowMs() - cut.readAtMs,
+    });
+    this.#toSave.set(this.#window.settled);
+    this.#toAcknowledge.set(header.to);
+    onSettled(this.#window.settled);
+  }
+
+  /** Rule 7: what is settled is saved as the cursor; a failed compare of the leader key ends the term. */
+  async #saveCursors(signal: AbortSignal): Promise<never> {
+    const { cursors, leadership, trouble } = this.#options;
+    for (;;) {
+      await this.#toSave.next(signal);
+      await retry(() => cursors.save(cursorOf(this.end), leadership), {
+        signal,
+        onFailure: trouble.reporter('coordination'),
+        maxMs: 1_000,
+      });
+      trouble.clear('coordination');
+    }
+  }
+
+  /** Neither waits for the other: what is settled stays in the chain whatever etcd says. */
+  async #acknowledge(signal: AbortSignal): Promise<never> {
+    const { source, trouble } = this.#options;
+    for (;;) {
+      const upTo = await this.#toAcknowledge.next(signal);
+      await retry(() => source.acknowledge(upTo), { signal, onFailure: trouble.reporter('acknowledge') });
+      trouble.clear('acknowledge');
+    }
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const fail = () => reject(signal.reason);
+    if (signal.aborted) fail();
+    else signal.addEventListener('abort', fail, { once: true });
+  });
+}

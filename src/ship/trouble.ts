@@ -1,0 +1,52 @@
+import type { Log } from '../core/log.ts';
+import { messageOf, ShipmateError } from '../errors.ts';
+import type { StreamMetrics } from '../metrics.ts';
+
+export type Part = 'store' | 'source' | 'coordination' | 'acknowledge' | 'archive' | 'readiness';
+
+/**
+ * What does not work right now, part by part: logged when it begins, every half minute while it lasts, and when it is
+ * over; on the metrics as long as it stands. So a failure that is retried for an hour is neither silent nor a flood.
+ */
+export class Trouble {
+  readonly #log: Log;
+  readonly #metrics: StreamMetrics;
+  readonly #standing = new Map<Part, { message: string; loggedAtMs: number; sinceMs: number }>();
+
+  constructor({ log, metrics }: { log: Log; metrics: StreamMetrics }) {
+    this.#log = log;
+    this.#metrics = metrics;
+  }
+
+  report(part: Part, error: unknown): void {
+    const nowMs = performance.now();
+    const message = messageOf(error);
+    const known = this.#standing.get(part);
+    if (known && known.message === message && nowMs - known.loggedAtMs < REPEAT_MS) return;
+    const hint = error instanceof ShipmateError ? error.hint : undefined;
+    this.#log.warn(`${part}: ${message}`, { ...(hint && { hint }), error });
+    this.#standing.set(part, { message, loggedAtMs: nowMs, sinceMs: known?.sinceMs ?? nowMs });
+    this.#metrics.alarm(part, true);
+  }
+
+  /** `report` for one part, in the shape that `retry` takes. */
+  reporter(part: Part): (error: unknown) => void {
+    return (error) => this.report(part, error);
+  }
+
+  clear(part: Part): void {
+    const known = this.#standing.get(part);
+    if (!known) return;
+    this.#standing.delete(part);
+    this.#metrics.alarm(part, false);
+    const seconds = Math.round((performance.now() - known.sinceMs) / 1000);
+    this.#log.info(`${part}: works again after ${seconds} s`);
+  }
+
+  /** One line for each part that does not work, for /readyz. */
+  standing(): string[] {
+    return [...this.#standing].map(([part, { message }]) => `${part}: ${message}`);
+  }
+}
+
+const REPEAT_MS = 30_000;
