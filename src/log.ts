@@ -69,7 +69,8 @@ interface Line {
 }
 
 function jsonLine({ level, message, fields }: Line): string {
-  return JSON.stringify({ time: new Date().toISOString(), level, message, ...fields });
+  const head = { time: new Date().toISOString(), level, message };
+  return JSON.stringify({ ...head, ...fields, ...head }); // the head comes first, and no field replaces it
 }
 
 const COLOURS = { debug: 'gray', info: 'green', warn: 'yellow', error: 'red' } as const;

@@ -1,0 +1,186 @@
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { resolve } from 'node:path';
+import { interpolate, missingProblem, withoutMissing } from './config/environment.ts';
+import { type Problem, problemsOf, YamlText } from './config/problems.ts';
+import { type ConfigFile, configFile, type EtcdConfig, type SourceConfig, type StoreConfig } from './config/schema.ts';
+import { unsupported } from './config/unsupported.ts';
+import { nearestHint } from './core/nearest.ts';
+import { codeOf, messageOf, UsageError } from './errors.ts';
+
+export const DEFAULT_CONFIG_FILE = '/etc/shipmate/shipmate.yaml';
+
+export interface StreamConfig {
+  readonly name: string;
+  /** Paths absolute; `url` may hold a password. */
+  readonly source: SourceConfig;
+  readonly plan: PlanConfig;
+  readonly chunk: { readonly maxBytes: number; readonly maxDelayMs: number };
+}
+
+export interface PlanConfig {
+  /** A name in `Config.stores`. */
+  readonly primary: string;
+}
+
+export type CoordinationConfig = { readonly kind: 'solo' } | EtcdCoordinationConfig;
+
+export interface EtcdCoordinationConfig extends Readonly<Omit<EtcdConfig, 'ttl'>> {
+  readonly kind: 'etcd';
+  readonly ttlMs: number;
+}
+
+/** A config file, checked, with every default filled in. */
+export interface Config {
+  readonly node: string;
+  readonly cluster: string;
+  readonly stateDir: string;
+  readonly coordination: CoordinationConfig;
+  readonly onEtcdLoss: 'continue' | 'stop';
+  readonly stores: Readonly<Record<string, StoreConfig>>;
+  readonly streams: Readonly<Record<string, StreamConfig>>;
+  /** Where HTTP listens; null: nowhere. Port 0 is any free one. */
+  readonly admin: { readonly host: string; readonly port: number } | null;
+}
+
+export interface ReadOptions {
+  readonly environment?: NodeJS.ProcessEnv;
+  /**
+   * Lets environment variables be missing until the part of the config that needs one is read: for commands that open
+   * one store, or etcd alone. Reading such a part throws UsageError.
+   */
+  readonly lazy?: boolean;
+}
+
+export type { EtcdConfig, SourceConfig, StoreConfig } from './config/schema.ts';
+
+/** Reads and checks a config file. Throws UsageError. */
+export async function loadConfig(file: string, options: ReadOptions = {}): Promise<Config> {
+  return parseConfig(await textOf(file), { ...options, file });
+}
+
+/** The first line of a password file, read when it is needed. Throws UsageError. */
+export async function readPassword(file: string): Promise<string> {
+  try {
+    return (await readFile(file, 'utf8')).split(/\r?\n/, 1)[0] ?? '';
+  } catch (error) {
+    throw new UsageError(`password file ${file} can't be read: ${messageOf(error)}`, 'check its path and its rights');
+  }
+}
+
+async function textOf(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') {
+      throw new UsageError(
+        `config file ${file} does not exist`,
+        'name one with -c or $SHIPMATE_CONFIG; "shipmate config example" prints one to begin with',
+      );
+    }
+    throw new UsageError(`config file ${file} can't be read: ${messageOf(error)}`, 'check its path and its rights');
+  }
+}
+
+/** `file` is for messages only. Throws UsageError. */
+export function parseConfig(
+  text: string,
+  { file, environment = process.env, lazy = false }: ReadOptions & { readonly file: string },
+): Config {
+  const yaml = new YamlText(text, file);
+  const { value, missing, problems } = interpolate(yaml.value(), environment);
+  const refuse = (found: readonly Problem[]) => {
+    if (found.length > 0) throw yaml.error(found);
+  };
+  refuse([...problems, ...(lazy ? [] : missing.map(missingProblem))]);
+  const parts = withoutMissing(value, missing);
+  refuse(parts.problems);
+  refuse(unsupported(value));
+
+  const parsed = configFile.safeParse(value, { reportInput: true });
+  if (!parsed.success) throw yaml.error(problemsOf(parsed.error.issues));
+  refuse(danglingNames(parsed.data));
+  const config = toConfig(parsed.data);
+  parts.guard(config);
+  return config;
+}
+
+function danglingNames({ stores, plans, streams }: ConfigFile): Problem[] {
+  const missing = (path: readonly string[], name: string | undefined, known: object): Problem[] =>
+    name === undefined || Object.hasOwn(known, name)
+      ? []
+      : [
+          {
+            path,
+            message: `"${name}" is not among the ${known === stores ? 'stores' : 'plans'}`,
+            hint: nearestHint(name, Object.keys(known)),
+          },
+        ];
+  return [
+    ...Object.entries(plans).flatMap(([name, { primary }]) => missing(['plans', name, 'primary'], primary, stores)),
+    ...Object.entries(streams).flatMap(([name, { store, plan }]) => [
+      ...missing(['streams', name, 'store'], store, stores),
+      ...missing(['streams', name, 'plan'], plan, plans),
+    ]),
+  ];
+}
+
+function toConfig(file: ConfigFile): Config {
+  const streams = Object.entries(file.streams).map(([name, stream]): [string, StreamConfig] => [
+    name,
+    {
+      name,
+      source: absolute(stream.source),
+      plan: { primary: stream.store ?? file.plans[stream.plan ?? '']?.primary ?? '' },
+      chunk: { maxBytes: stream.chunk.maxBytes, maxDelayMs: stream.chunk.maxDelay },
+    },
+  ]);
+  return {
+    node: file.node ?? hostname(),
+    cluster: file.cluster,
+    stateDir: file.stateDir,
+    coordination: coordinationOf(file.coordination),
+    onEtcdLoss: file.onEtcdLoss,
+    stores: file.stores,
+    streams: Object.fromEntries(streams),
+    admin: typeof file.admin === 'object' ? file.admin.listen : null,
+  };
+}
+
+function absolute(source: SourceConfig): SourceConfig {
+  return source.index === undefined ? source : { ...source, index: resolve(source.dir, source.index) };
+}
+
+function coordinationOf(given: ConfigFile['coordination']): CoordinationConfig {
+  if (given === 'solo') return { kind: 'solo' };
+  const { ttl: ttlMs, ...etcd } = given.etcd;
+  return { kind: 'etcd', ttlMs, ...etcd };
+}
+
+/** A stream of the config by its name, as an operator typed it; throws UsageError naming the nearest. */
+export function streamOf(config: Config, name: string): StreamConfig {
+  return named(config.streams, name, 'stream');
+}
+
+/** A store of the config by its name; throws UsageError naming the nearest. */
+export function storeOf(config: Config, name: string): StoreConfig {
+  return named(config.stores, name, 'store');
+}
+
+function named<T>(all: Readonly<Record<string, T>>, name: string, what: string): T {
+  const found = Object.hasOwn(all, name) ? all[name] : undefined;
+  if (found === undefined)
+    throw new UsageError(`the config has no ${what} "${name}"`, nearestHint(name, Object.keys(all)));
+  return found;
+}
+
+/**
+ * Digest of what the twins of a stream must agree on: where it goes. What belongs to a host, such as the source's paths,
+ * is not in it, and later keys are in it only where they are used, so that a digest outlives an upgrade.
+ */
+export function sharedDigest(config: Config, stream: StreamConfig): string {
+  const { primary } = stream.plan;
+  const agreed = { primary: { name: primary, ...storeOf(config, primary) } };
+  return createHash('sha256').update(JSON.stringify(agreed)).digest('hex').slice(0, 16);
+}

@@ -1,0 +1,110 @@
+import { UsageError } from '../errors.ts';
+import { type Path, type Problem, pathText } from './problems.ts';
+
+/** An environment variable that the file asks for and that is not set. */
+export interface Missing {
+  readonly path: Path;
+  readonly variable: string;
+}
+
+export interface Interpolated {
+  readonly value: unknown;
+  readonly missing: readonly Missing[];
+  readonly problems: readonly Problem[];
+}
+
+const PLACEHOLDER = /\$\$|\$\{([^}]*)\}?/g;
+const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/;
+
+/** Puts environment variables in for `${NAME}` in every text; `$$` is a plain dollar sign. Keys stay as they are. */
+export function interpolate(file: unknown, environment: NodeJS.ProcessEnv): Interpolated {
+  const missing: Missing[] = [];
+  const problems: Problem[] = [];
+
+  const inText = (text: string, path: Path) =>
+    text.replace(PLACEHOLDER, (match: string, variable: string | undefined) => {
+      if (variable === undefined) return '$';
+      if (!match.endsWith('}') || !VARIABLE.test(variable)) {
+        problems.push({
+          path,
+          message: `has a "\${" that is not \${NAME}`,
+          hint: 'write "$$" for a plain dollar sign',
+        });
+        return match;
+      }
+      const value = environment[variable];
+      if (value === undefined) missing.push({ path, variable });
+      return value ?? match;
+    });
+
+  const within = (node: unknown, path: Path): unknown => {
+    if (typeof node === 'string') return inText(node, path);
+    if (Array.isArray(node)) return node.map((item, at) => within(item, [...path, at]));
+    if (typeof node !== 'object' || node === null) return node;
+    return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, within(value, [...path, key])]));
+  };
+
+  return { value: within(file, []), missing, problems };
+}
+
+/**
+ * The parts of a config that a command may do without, and a valid stand-in for each while the file is checked. `ls`,
+ * say, reads one store and no source, so it needs the variables of that store only.
+ */
+const PARTS: readonly { path: Path; standIn: unknown }[] = [
+  { path: ['node'], standIn: 'unset' },
+  { path: ['cluster'], standIn: 'unset' },
+  { path: ['stateDir'], standIn: '/unset' },
+  { path: ['coordination'], standIn: 'solo' },
+  { path: ['onEtcdLoss'], standIn: 'continue' },
+  { path: ['admin'], standIn: 'off' },
+  { path: ['stores', '*'], standIn: { type: 'file', path: '/unset' } },
+  { path: ['streams', '*', 'source'], standIn: { type: 'mariadb', dir: '/unset' } },
+  { path: ['streams', '*', 'chunk'], standIn: {} },
+];
+
+export function missingProblem({ path, variable }: Missing): Problem {
+  return {
+    path,
+    message: `environment variable ${variable} is not set`,
+    hint: `set ${variable} where shipmate is started`,
+  };
+}
+
+/**
+ * Replaces the parts whose variables are missing by stand-ins; `guard` then makes the same parts of what was read from
+ * the file throw when somebody reads them. What no part covers is a problem at once.
+ */
+export function withoutMissing(file: unknown, missing: readonly Missing[]) {
+  const guarded: { path: Path; missing: Missing }[] = [];
+  const problems: Problem[] = [];
+  for (const one of missing) {
+    const part = PARTS.find(({ path }) => path.every((key, at) => key === '*' || key === one.path[at]));
+    if (!part) {
+      problems.push(missingProblem(one));
+      continue;
+    }
+    const path = one.path.slice(0, part.path.length);
+    define(file, path, { value: part.standIn, enumerable: true, writable: true });
+    guarded.push({ path, missing: one });
+  }
+
+  const guard = (config: object) => {
+    for (const { path, missing: one } of guarded) define(config, path, { get: () => raise(one), enumerable: true });
+  };
+  return { problems, guard };
+}
+
+function raise(missing: Missing): never {
+  const { message, hint } = missingProblem(missing);
+  throw new UsageError(`${pathText(missing.path)}: ${message}`, hint);
+}
+
+function define(root: unknown, path: Path, property: PropertyDescriptor): void {
+  const parent = path.slice(0, -1).reduce<unknown>((node, key) => {
+    return typeof node === 'object' && node !== null ? Reflect.get(node, key) : undefined;
+  }, root);
+  if (typeof parent === 'object' && parent !== null) {
+    Object.defineProperty(parent, path.at(-1)!, { ...property, configurable: true });
+  }
+}

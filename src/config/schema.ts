@@ -1,0 +1,192 @@
+import { isAbsolute, normalize } from 'node:path';
+import { z } from 'zod';
+import { nearestHint } from '../core/nearest.ts';
+import { DURATION, parseDuration, parseSize, SIZE } from './units.ts';
+
+/**
+ * What a config file may hold, as written there: what this version cannot do yet is not here but in unsupported.ts.
+ * Names of this version's stores, sources and keys are a contract: they are added to, never changed.
+ */
+
+/** An object that refuses keys it does not know, naming the nearest that it does; the hint is below the message. */
+function object<T extends z.core.$ZodShape>(shape: T) {
+  return z.strictObject(shape, {
+    error: (issue) =>
+      issue.code === 'unrecognized_keys'
+        ? withHint('unknown key', nearestHint(issue.keys[0] ?? '', Object.keys(shape)))
+        : undefined,
+  });
+}
+
+const HINT = '\n';
+export const withHint = (message: string, hint: string) => `${message}${HINT}${hint}`;
+export function splitHint(text: string): { message: string; hint?: string } {
+  const [message = '', hint] = text.split(HINT);
+  return hint === undefined ? { message } : { message, hint };
+}
+
+const name = z
+  .string()
+  .max(100)
+  .regex(
+    /^[a-z0-9][a-z0-9._-]*$/,
+    withHint(
+      'is not a valid name',
+      'use lower-case letters, digits, "-", "_" and ".", and begin with a letter or digit',
+    ),
+  );
+
+/** Hosts and clusters keep their capitals. */
+const hostLikeName = z
+  .string()
+  .max(200)
+  .regex(
+    /^[A-Za-z0-9][A-Za-z0-9._-]*$/,
+    withHint('is not a valid name', 'use letters, digits, "-", "_" and ".", and begin with a letter or digit'),
+  );
+
+// A relative path would mean another place in every working directory.
+const path = z
+  .string()
+  .refine(isAbsolute, 'must be an absolute path')
+  .transform((given) => (given === '/' ? given : normalize(given).replace(/\/$/, '')));
+
+function size({ min, max }: { min: string; max: string }) {
+  return quantity(parseSize, { min, max, pattern: SIZE, like: 'a size with its unit, such as 64KiB, 8MiB or 1GB' });
+}
+
+function duration({ min, max }: { min: string; max: string }) {
+  return quantity(parseDuration, {
+    min,
+    max,
+    pattern: DURATION,
+    like: 'a time with its unit, such as 20ms, 5s or 15m',
+  });
+}
+
+interface Quantity {
+  min: string;
+  max: string;
+  pattern: RegExp;
+  like: string;
+}
+
+function quantity(parse: (text: string) => number | null, { min, max, pattern, like }: Quantity) {
+  const inRange = (text: string) => {
+    const value = parse(text);
+    return value !== null && value >= parse(min)! && value <= parse(max)!;
+  };
+  return z
+    .string({ error: `must be ${like}` })
+    .regex(pattern, { error: `must be ${like}`, abort: true })
+    .refine(inRange, `must be from ${min} to ${max}`)
+    .transform((text) => parse(text) ?? 0);
+}
+
+const ttl = duration({ min: '2s', max: '5m' }).refine(
+  (ms) => ms % 1000 === 0,
+  'must be whole seconds: etcd knows no others',
+);
+
+const etcd = object({
+  endpoints: z
+    .array(z.url({ protocol: /^https?$/, error: 'must be a URL such as http://127.0.0.1:2379' }))
+    .min(1, 'must name at least one endpoint')
+    .describe('Client URLs of the etcd nodes.'),
+  ttl: ttl.prefault('5s').describe('Lease of a daemon: how long after its death another takes over.'),
+  tls: object({
+    ca: path.optional().describe('CA certificate, PEM; by default the system knows whom to trust.'),
+    cert: path.optional().describe('Client certificate, PEM.'),
+    key: path.optional().describe('Its private key, PEM.'),
+  })
+    .refine(({ cert, key }) => (cert === undefined) === (key === undefined), '"cert" and "key" go together')
+    .optional()
+    .describe('For https endpoints.'),
+  username: z.string().min(1).optional(),
+  passwordFile: path.optional().describe('File whose first line is the password; read when etcd is first used.'),
+})
+  .refine(
+    ({ username, passwordFile }) => (username === undefined) === (passwordFile === undefined),
+    '"username" and "passwordFile" go together',
+  )
+  .refine(({ endpoints, tls }) => tls === undefined || endpoints.every((url) => url.startsWith('https:')), {
+    path: ['endpoints'],
+    message: 'must all be https, since "tls" is given',
+  });
+
+const prefix = z
+  .string()
+  .regex(/^([A-Za-z0-9_-][A-Za-z0-9._-]*(\/[A-Za-z0-9_-][A-Za-z0-9._-]*)*\/?)?$/, 'must be names with "/" between them')
+  .transform((given) => given.replace(/\/$/, ''));
+
+const fileStore = object({
+  type: z.literal('file'),
+  path: path.describe('An existing directory; it is never created, so that a lost mount is seen.'),
+  prefix: prefix.prefault('').describe('Directory below it.'),
+});
+
+const binlogSource = object({
+  type: z.enum(['mariadb', 'mysql']),
+  dir: path.describe('Where the binlogs are.'),
+  index: z.string().min(1).optional().describe('The index file, absolute or below dir; found there by default.'),
+  url: z
+    .url({
+      protocol: /^(mariadb|mysql)$/,
+      hostname: /^.*$/,
+      error: 'must be a URL such as mariadb://shipmate@127.0.0.1:3306',
+    })
+    .optional()
+    .describe('For what only SQL knows: whether the server is writable, replicates, what it purges.'),
+});
+
+const stream = object({
+  source: z.discriminatedUnion('type', [binlogSource]),
+  store: name.optional().describe('Where it goes: a name below "stores". This or "plan".'),
+  plan: name.optional().describe('Where it goes: a name below "plans". This or "store".'),
+  chunk: object({
+    maxBytes: size({ min: '1KiB', max: '1GiB' }).prefault('8MiB').describe('Log bytes shipped at once, at most.'),
+    maxDelay: duration({ min: '1ms', max: '1h' })
+      .prefault('1s')
+      .describe('How long bytes wait for others to be shipped with; the first ones after a pause leave at once.'),
+  }).prefault({}),
+}).refine(
+  ({ store, plan }) => (store === undefined) !== (plan === undefined),
+  'needs exactly one of "store" and "plan"',
+);
+
+const LISTEN = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/;
+const listen = z
+  .string()
+  .regex(LISTEN, { error: 'must be HOST:PORT, such as 127.0.0.1:9187 or [::1]:9187', abort: true })
+  .transform((text) => {
+    const [, ipv6, host, port] = LISTEN.exec(text) ?? [];
+    return { host: ipv6 ?? host ?? '', port: Number(port) };
+  })
+  .refine(({ port }) => port <= 65535, 'must have a port of at most 65535');
+
+const notEmpty = (all: object) => Object.keys(all).length > 0;
+
+export const configFile = object({
+  node: hostLikeName.optional().describe("This twin's name, unique among the twins; by default the host's name."),
+  cluster: hostLikeName.describe("The twins' shared name space in etcd and on the status page."),
+  stateDir: path.prefault('/var/lib/shipmate').describe('Archive ids and secrets; mode 0700.'),
+  coordination: z.union([z.literal('solo'), object({ etcd })], {
+    error: 'must be "solo", or hold "etcd"',
+  }),
+  onEtcdLoss: z
+    .enum(['continue', 'stop'])
+    .default('continue')
+    .describe('What a master does whose lease runs out while etcd cannot be reached.'),
+  stores: z.record(name, z.discriminatedUnion('type', [fileStore])).refine(notEmpty, 'must hold at least one store'),
+  plans: z.record(name, object({ primary: name.describe('A name below "stores".') })).default({}),
+  streams: z.record(name, stream).refine(notEmpty, 'must hold at least one stream'),
+  admin: z
+    .union([z.literal(false), z.literal('off'), object({ listen })], { error: 'must be "off", or hold "listen"' })
+    .default('off')
+    .describe('HTTP for metrics, health and status; reads only.'),
+});
+
+export type ConfigFile = z.output<typeof configFile>;
+export type StoreConfig = ConfigFile['stores'][string];
+export type SourceConfig = ConfigFile['streams'][string]['source'];
+export type EtcdConfig = z.output<typeof etcd>;
