@@ -95,11 +95,7 @@ export class Metrics {
     };
   }
 
-  /** The exposition format's content type. */
-  get contentType(): string {
-    return this.#registry.contentType;
-  }
-
+  /** In Prometheus' text format. */
   text(): Promise<string> {
     return this.#registry.metrics();
   }

@@ -1,0 +1,130 @@
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { type Log, redact } from '../core/log.ts';
+import type { StatusReport } from '../core/status.ts';
+import { codeOf, messageOf, ShipmateError } from '../errors.ts';
+import { statusPage } from './page.ts';
+
+/** What the HTTP side may ask the daemon: everything here only reads. */
+export interface AdminView {
+  /** In Prometheus' text format. */
+  metrics(): Promise<string>;
+  /** Whether the role of every stream is known, and source and store can be reached; else why not. */
+  ready(): Readiness;
+  status(): Promise<StatusReport>;
+}
+
+export interface Readiness {
+  readonly ok: boolean;
+  readonly reasons: readonly string[];
+}
+
+export interface AdminOptions {
+  readonly host: string;
+  /** 0: any free one. */
+  readonly port: number;
+  readonly view: AdminView;
+  readonly log: Log;
+}
+
+export interface AdminServer {
+  /** `http://127.0.0.1:9187`, without a slash at its end. */
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+interface Reply {
+  readonly status: number;
+  readonly type: string;
+  readonly body: string;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** Serves /metrics, /healthz, /readyz, /api/v1/status and a page. Throws a fatal ShipmateError if it can't listen. */
+export async function startAdmin({ host, port, view, log }: AdminOptions): Promise<AdminServer> {
+  const server = createServer((request, response) => {
+    answer(request, view)
+      .catch((error) => {
+        log.warn('an HTTP request failed', { path: request.url, error });
+        return json(503, { error: redact(messageOf(error)) });
+      })
+      .then((reply) => send(reply, request, response));
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => reject(cannotListen(error, host, port)));
+    server.listen({ host, port }, resolve);
+  });
+  server.on('error', (error) => log.warn('the HTTP server failed', { error }));
+  return {
+    url: urlOf(server.address(), host),
+    async close() {
+      await new Promise((resolve) => {
+        server.close(resolve);
+        server.closeAllConnections();
+      });
+    },
+  };
+}
+
+function urlOf(address: AddressInfo | string | null, host: string): string {
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+function cannotListen(error: Error, host: string, port: number): ShipmateError {
+  const hints: Record<string, string> = {
+    EADDRINUSE: 'another program, perhaps another shipmate, has this port: choose another for admin.listen, or stop it',
+    EACCES: 'ports below 1024 need rights: choose another for admin.listen',
+    EADDRNOTAVAIL: 'this host has no such address: correct admin.listen',
+    ENOTFOUND: 'this host name has no address: correct admin.listen',
+  };
+  return new ShipmateError(`can't listen on ${host}:${port} (admin.listen): ${messageOf(error)}`, {
+    code: 'ADMIN_LISTEN',
+    hint: hints[codeOf(error) ?? ''] ?? 'correct admin.listen, or set admin: off',
+    cause: error,
+  });
+}
+
+async function answer({ method, url = '/' }: IncomingMessage, view: AdminView): Promise<Reply> {
+  const path = url.split('?', 1)[0] ?? '/';
+  const route = ROUTES.get(path);
+  if (!route) return text(404, `nothing is at ${path}\n`);
+  if (method !== 'GET' && method !== 'HEAD') {
+    return { ...text(405, 'this interface only reads: GET or HEAD\n'), headers: { allow: 'GET, HEAD' } };
+  }
+  return route(view);
+}
+
+const ROUTES = new Map<string, (view: AdminView) => Promise<Reply> | Reply>([
+  ['/', async (view) => html(statusPage(await view.status(), view.ready()))],
+  ['/healthz', () => text(200, 'ok\n')],
+  ['/readyz', (view) => readiness(view.ready())],
+  ['/api/v1/status', async (view) => json(200, await view.status())],
+  ['/metrics', async (view) => metrics(await view.metrics())],
+]);
+
+const readiness = ({ ok, reasons }: Readiness) => json(ok ? 200 : 503, { ok, reasons: reasons.map(redact) });
+const metrics = (body: string): Reply => ({ status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body });
+const text = (status: number, body: string): Reply => ({ status, type: 'text/plain; charset=utf-8', body });
+const json = (status: number, value: unknown): Reply => ({
+  status,
+  type: 'application/json',
+  body: `${JSON.stringify(value)}\n`,
+});
+const html = (body: string): Reply => ({
+  status: 200,
+  type: 'text/html; charset=utf-8',
+  body,
+  headers: { 'content-security-policy': "default-src 'none'; style-src 'unsafe-inline'" },
+});
+
+function send({ status, type, body, headers }: Reply, { method }: IncomingMessage, response: ServerResponse): void {
+  response.writeHead(status, {
+    'content-type': type,
+    'content-length': Buffer.byteLength(body),
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    ...headers,
+  });
+  response.end(method === 'HEAD' ? undefined : body);
+}
