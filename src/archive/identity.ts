@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
+import type { ArchiveMemory, RememberedArchive } from '../coordination/coordination.ts';
 import { type ArchiveInfo, DEFAULT_WINDOW, decodeArchiveFile, encodeArchiveFile } from '../core/archive.ts';
 import { FORMAT_VERSION } from '../core/header.ts';
 import { probeKey, streamKey } from '../core/keys.ts';
 import { ShipmateError, UsageError } from '../errors.ts';
-import type { ArchiveMemory, RememberedArchive } from '../coordination/coordination.ts';
 import type { SourceIdentity } from '../source/source.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { newClaim } from './takeover.ts';
@@ -148,9 +148,13 @@ function demandKnown({ store, stream }: Opener, remembered: RememberedArchive | 
 
 function demandIdentity({ store, stream, identity, cluster }: Opener, info: ArchiveInfo): void {
   const differs =
-    info.identity.type !== identity.type ? `${info.identity.type}, this source is ${identity.type}` :
-    info.stream !== stream ? `stream ${info.stream}` :
-    info.cluster !== cluster ? `cluster ${info.cluster}, this is ${cluster}` : null;
+    info.identity.type !== identity.type
+      ? `${info.identity.type}, this source is ${identity.type}`
+      : info.stream !== stream
+        ? `stream ${info.stream}`
+        : info.cluster !== cluster
+          ? `cluster ${info.cluster}, this is ${cluster}`
+          : null;
   if (differs === null) return;
   throw new ShipmateError(`the archive of stream ${stream} in store ${store.name} was made for ${differs}`, {
     code: 'WRONG_IDENTITY',

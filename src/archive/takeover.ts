@@ -62,7 +62,17 @@ export async function openTerm(
 /** Header fields of the object at `end`'s place. */
 export function common(end: ChainEnd, { claim, node, now }: Writer) {
   const { archive, stream, term, slot, digest } = end;
-  return { v: FORMAT_VERSION, archive, stream, term, slot, claim, prev: digest, node, time: now().toISOString() } as const;
+  return {
+    v: FORMAT_VERSION,
+    archive,
+    stream,
+    term,
+    slot,
+    claim,
+    prev: digest,
+    node,
+    time: now().toISOString(),
+  } as const;
 }
 
 /**

@@ -3,7 +3,16 @@ import { type ArchiveInfo, chainStart } from '../core/archive.ts';
 import { type ChainEnd, endAfter, type Met, step } from '../core/chain.ts';
 import { decodeFloor } from '../core/floor.ts';
 import type { Header, Read } from '../core/header.ts';
-import { comparePlaces, floorsPrefix, type Place, placeKey, placeText, termOf, termPrefix, termsPrefix } from '../core/keys.ts';
+import {
+  comparePlaces,
+  floorsPrefix,
+  type Place,
+  placeKey,
+  placeText,
+  termOf,
+  termPrefix,
+  termsPrefix,
+} from '../core/keys.ts';
 import { ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { readHeader } from './objects.ts';
@@ -180,7 +189,9 @@ async function opensItsTerm(archive: Archive, header: Header): Promise<boolean> 
   }
   if (header.previous === null) return header.claim === archive.info.owner;
   const seal = await readPlace(archive, header.previous);
-  return seal !== null && seal.header.kind === 'seal' && seal.digest === header.prev && seal.header.claim === header.claim;
+  return (
+    seal !== null && seal.header.kind === 'seal' && seal.digest === header.prev && seal.header.claim === header.claim
+  );
 }
 
 /**

@@ -45,5 +45,16 @@ export function decodeArchiveFile(bytes: Uint8Array, where: string): ArchiveInfo
 
 /** The walk's state before term 1, slot 0. */
 export function chainStart({ archive, stream, owner, digest }: ArchiveInfo): ChainEnd {
-  return { archive, stream, term: 1, slot: 0, owner, digest, position: null, last: null, lastChunk: null, foreign: false };
+  return {
+    archive,
+    stream,
+    term: 1,
+    slot: 0,
+    owner,
+    digest,
+    position: null,
+    last: null,
+    lastChunk: null,
+    foreign: false,
+  };
 }

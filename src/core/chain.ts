@@ -43,8 +43,11 @@ export function step(end: ChainEnd, read: Read): { end: ChainEnd; met: Met } {
   }
   demandLinked(end, header);
   if (header.kind === 'chunk' && end.position !== null && !follows(header.from, end.position)) {
-    throw broken(end, `starts at ${header.from.segment}:${header.from.offset}, but the chunk before ended at ` +
-      `${end.position.segment}:${end.position.offset}`);
+    throw broken(
+      end,
+      `starts at ${header.from.segment}:${header.from.offset}, but the chunk before ended at ` +
+        `${end.position.segment}:${end.position.offset}`,
+    );
   }
   return { end: after(end, read), met: header.kind };
 }

@@ -30,17 +30,7 @@ const base = {
 };
 
 /** How the owner goes on from the previous term's end (protocol rule 14); `start` opens a new archive. */
-export const RESULTS = [
-  'start',
-  'resume',
-  'switch',
-  'move',
-  'truncate',
-  'reset',
-  'behind',
-  'fork',
-  'gap',
-] as const;
+export const RESULTS = ['start', 'resume', 'switch', 'move', 'truncate', 'reset', 'behind', 'fork', 'gap'] as const;
 export type Result = (typeof RESULTS)[number];
 
 /** Where the header is that `prev` names (in a chunk always the slot before); null for stream.json. */
@@ -125,7 +115,8 @@ export function encodeHeader(value: Header): { frame: Buffer; digest: string } {
 /** How many bytes of an object its header takes, frame included, judged by its first 8 bytes; throws on anything else. */
 export function headerBytes(start: Uint8Array, key: string): number {
   const view = Buffer.from(start.buffer, start.byteOffset, start.byteLength);
-  if (view.length < FRAME_HEADER_BYTES || view.readUInt32LE(0) !== SKIPPABLE_MAGIC) throw notOurs(key, 'no header frame');
+  if (view.length < FRAME_HEADER_BYTES || view.readUInt32LE(0) !== SKIPPABLE_MAGIC)
+    throw notOurs(key, 'no header frame');
   const length = view.readUInt32LE(4);
   if (length > MAX_HEADER_BYTES) throw notOurs(key, `a header of ${length} bytes`);
   return FRAME_HEADER_BYTES + length;

@@ -16,9 +16,7 @@ export interface Position {
 }
 
 export function samePlace(a: Position, b: Position): boolean {
-  return (
-    a.origin === b.origin && a.incarnation === b.incarnation && a.segment === b.segment && a.offset === b.offset
-  );
+  return a.origin === b.origin && a.incarnation === b.incarnation && a.segment === b.segment && a.offset === b.offset;
 }
 
 /** Whether bytes that start at `next` go on from `end`: the same place, or the start of another segment. */

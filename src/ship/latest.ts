@@ -1,9 +1,9 @@
-import { abortReason } from '../errors.ts';
+import { Wake } from './wake.ts';
 
 /** A value of which only the newest matters: `next` waits until one is set that was not taken yet. */
 export class Latest<T> {
   #value: T | null;
-  #set = Promise.withResolvers<void>();
+  readonly #wake = new Wake();
 
   constructor(value: T | null) {
     this.#value = value;
@@ -11,23 +11,17 @@ export class Latest<T> {
 
   set(value: T): void {
     this.#value = value;
-    this.#set.resolve();
+    this.#wake.nudge();
   }
 
   /** Throws the signal's reason when it aborts first. */
   async next(signal: AbortSignal): Promise<T> {
     for (;;) {
-      if (signal.aborted) throw abortReason(signal);
+      signal.throwIfAborted();
       const value = this.#value;
-      if (value !== null) {
-        this.#value = null;
-        return value;
-      }
-      this.#set = Promise.withResolvers();
-      const wake = () => this.#set.resolve();
-      signal.addEventListener('abort', wake, { once: true });
-      await this.#set.promise;
-      signal.removeEventListener('abort', wake);
+      this.#value = null;
+      if (value !== null) return value;
+      await this.#wake.wait(signal);
     }
   }
 }

@@ -1,11 +1,11 @@
-import { pause } from '../archive/retry.ts';
 import { headOf } from '../archive/head.ts';
+import { pause } from '../archive/retry.ts';
 import { type Archive, findEnd, walkOn } from '../archive/walk.ts';
 import type { CursorBoard } from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
-import type { LogSource, Located } from '../source/source.ts';
-import { Latest } from './latest.ts';
+import type { Located, LogSource } from '../source/source.ts';
 import type { Trouble } from './trouble.ts';
+import { Wake } from './wake.ts';
 
 export interface ReadinessOptions {
   readonly archive: Archive;
@@ -14,11 +14,13 @@ export interface ReadinessOptions {
   readonly trouble: Trouble;
   /** Whether an operator has accepted what `locate` alone does not allow. */
   readonly accepted: (located: Located, end: ChainEnd) => boolean;
+  /** Whether another node was asked to take over just now. */
+  readonly standsBack: () => boolean;
   readonly onChange: () => void;
 }
 
 /** How often the answer is worked out while the cursor moves, and while it does not. */
-const BUSY_MS = 500;
+const LEAST_PAUSE_MS = 400;
 const IDLE_MS = 1_000;
 
 /** Could this twin take over now? Worked out all the time against the moving cursor, before it is needed. */
@@ -26,7 +28,7 @@ export class Readiness {
   readonly #options: ReadinessOptions;
   #end: ChainEnd | null = null;
   #located: Located | null = null;
-  #changed = Promise.withResolvers<void>();
+  readonly #changed = new Wake();
 
   constructor(options: ReadinessOptions) {
     this.#options = options;
@@ -42,19 +44,19 @@ export class Readiness {
   }
 
   get allowed(): boolean {
-    if (this.#located === null || this.#end === null) return false;
+    if (this.#located === null || this.#end === null || this.#options.standsBack()) return false;
     return this.#located.allowed || this.#options.accepted(this.#located, this.#end);
   }
 
   /** Follows the cursor until the signal aborts (throws its reason). */
   async follow(signal: AbortSignal): Promise<never> {
-    const moved = new Latest<true>(true);
+    const moved = new Wake();
     const watching = this.#watch(moved, signal);
     try {
       for (;;) {
-        await this.#tryRefresh();
-        await pause(BUSY_MS, signal);
-        await Promise.race([moved.next(signal), pause(IDLE_MS - BUSY_MS, signal), watching]);
+        await this.#tryRefresh(signal);
+        await pause(LEAST_PAUSE_MS, signal);
+        await moved.wait(signal, IDLE_MS - LEAST_PAUSE_MS);
       }
     } finally {
       await Promise.allSettled([watching]);
@@ -79,36 +81,25 @@ export class Readiness {
     this.#end = end;
   }
 
-  /** Resolves once a take-over is allowed (or, with `allowed: false`, no longer). */
+  /** Resolves once a take-over is allowed (or, with `allowed: false`, no longer). One waiter at a time. */
   async until(allowed: boolean, signal: AbortSignal): Promise<void> {
-    const { promise: aborted, reject } = Promise.withResolvers<never>();
-    const abort = () => reject(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
-    try {
-      while (this.allowed !== allowed) {
-        signal.throwIfAborted();
-        await Promise.race([this.#changed.promise, aborted]);
-      }
-    } finally {
-      signal.removeEventListener('abort', abort);
-      aborted.catch(() => {});
-    }
+    while (this.allowed !== allowed) await this.#changed.wait(signal);
   }
 
   /** Something outside changed that `allowed` depends on: an operator's decision. */
   reconsider(): void {
-    this.#changed.resolve();
-    this.#changed = Promise.withResolvers();
+    this.#changed.nudge();
     this.#options.onChange();
   }
 
-  async #tryRefresh(): Promise<void> {
+  async #tryRefresh(signal: AbortSignal): Promise<void> {
     const { trouble, source } = this.#options;
     try {
       const { end } = await this.refresh();
       trouble.clear('readiness');
       if (end.position !== null) await source.acknowledge(end.position);
     } catch (error) {
+      signal.throwIfAborted();
       trouble.report('readiness', error);
       this.#set(this.#end, null);
     }
@@ -126,10 +117,9 @@ export class Readiness {
     return this.#end ? walkOn(archive, this.#end) : findEnd(archive, null);
   }
 
-  async #watch(moved: Latest<true>, signal: AbortSignal): Promise<never> {
+  async #watch(moved: Wake, signal: AbortSignal): Promise<void> {
     const { cursors, archive } = this.#options;
-    for await (const _ of cursors.watch(archive.info.stream, signal)) moved.set(true);
-    return pause(0, signal).then(() => this.#watch(moved, signal));
+    for await (const _ of cursors.watch(archive.info.stream, signal)) moved.nudge();
   }
 
   #set(end: ChainEnd | null, located: Located | null): void {

@@ -1,5 +1,5 @@
-import { type Writer, common, createMine } from '../archive/takeover.ts';
 import type { RetryOptions } from '../archive/retry.ts';
+import { common, createMine, type Writer } from '../archive/takeover.ts';
 import type { Archive } from '../archive/walk.ts';
 import type { Encoder } from '../codec/encoder.ts';
 import { objectBytes } from '../codec/object.ts';

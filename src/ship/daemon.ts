@@ -1,0 +1,72 @@
+import { pause } from '../archive/retry.ts';
+import type { Coordination, Twin } from '../coordination/coordination.ts';
+import { FORMAT_VERSION } from '../core/header.ts';
+import type { Log } from '../core/log.ts';
+import { messageOf, ShipmateError } from '../errors.ts';
+import type { Metrics } from '../metrics.ts';
+import type { StreamShipper } from './stream.ts';
+import type { Wake } from './wake.ts';
+
+export interface DaemonOptions {
+  readonly node: string;
+  readonly version: string;
+  readonly streams: readonly StreamShipper[];
+  readonly coordination: Coordination;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  /** Nudged whenever a stream's published state has changed. */
+  readonly changed: Wake;
+}
+
+/** How old what the twins read of each other may get. */
+const PUBLISH_MS = 450;
+/** Changes closer together than this are published as one. */
+const GATHER_MS = 20;
+
+/** Runs every stream until the signal aborts; whatever ends early ends all of them, and is thrown. */
+export async function runDaemon(options: DaemonOptions, signal: AbortSignal): Promise<void> {
+  const failed = new AbortController();
+  const running = AbortSignal.any([signal, failed.signal]);
+  const publishing = new AbortController();
+  const published = publish(options, publishing.signal);
+  const guard = (task: Promise<void>) =>
+    task.catch((error) => {
+      if (!failed.signal.aborted) failed.abort(error);
+    });
+  const watching = published.catch((error) => {
+    if (!publishing.signal.aborted) failed.abort(error);
+  });
+  await Promise.all(options.streams.map((stream) => guard(stream.run(running))));
+  publishing.abort(new Error('stopped'));
+  await watching;
+  if (failed.signal.aborted) throw failed.signal.reason;
+}
+
+/** Tells the twins how every stream stands, on change and twice a second. */
+async function publish(
+  { node, version, streams, coordination, metrics, log, changed }: DaemonOptions,
+  signal: AbortSignal,
+) {
+  let failure: string | null = null;
+  for (;;) {
+    const twin: Twin = {
+      node,
+      version,
+      format: FORMAT_VERSION,
+      time: new Date().toISOString(),
+      streams: await Promise.all(streams.map((stream) => stream.state())),
+    };
+    try {
+      metrics.coordination(coordination.health());
+      await coordination.twins.publish(twin);
+      if (failure !== null) log.info('the twins can be told again how this one stands');
+      failure = null;
+    } catch (error) {
+      if (error instanceof ShipmateError && error.verdict === 'fatal') throw error;
+      if (failure === null) log.warn(`the twins can't be told how this one stands: ${messageOf(error)}`, { error });
+      failure = messageOf(error);
+    }
+    await pause(GATHER_MS, signal);
+    await changed.wait(signal, PUBLISH_MS - GATHER_MS);
+  }
+}

@@ -1,0 +1,128 @@
+import { pause } from '../archive/retry.ts';
+import type { OperatorRequest, PendingRequest, RequestBoard, TwinBoard } from '../coordination/coordination.ts';
+import type { ChainEnd } from '../core/chain.ts';
+import type { Log } from '../core/log.ts';
+import { messageOf } from '../errors.ts';
+import type { Located } from '../source/source.ts';
+
+export interface DeskOptions {
+  readonly stream: string;
+  readonly node: string;
+  readonly requests: RequestBoard;
+  readonly twins: TwinBoard;
+  readonly log: Log;
+  /** Told whenever a decision arrived that the role loop must look at. */
+  readonly onDecision: () => void;
+}
+
+/** How long the other standbys stand back, so that the node that was asked for is elected. */
+const STAND_BACK_MS = 5_000;
+
+/** Why a master leaves when it is asked to. */
+export class HandedOver extends Error {
+  readonly pending: PendingRequest;
+  constructor(pending: PendingRequest) {
+    super('handed over on request');
+    this.pending = pending;
+  }
+}
+
+/** Where an operator's requests for one stream arrive, and are answered. */
+export class Desk {
+  readonly #options: DeskOptions;
+  #leave: ((reason: HandedOver) => void) | null = null;
+  #accepted: PendingRequest | null = null;
+  #standBackUntilMs = 0;
+
+  constructor(options: DeskOptions) {
+    this.#options = options;
+  }
+
+  /** Takes requests in until the signal aborts (throws its reason). */
+  async attend(signal: AbortSignal): Promise<never> {
+    const { requests, stream, log } = this.#options;
+    for (;;) {
+      for await (const pending of requests.watch(stream, signal)) {
+        const { kind, by } = pending.request;
+        log.info(`request: ${kind}`, { by, to: pending.request.to });
+        await this.#take(pending).catch((error) => log.warn(`request ${kind} failed: ${messageOf(error)}`, { error }));
+      }
+      await pause(1_000, signal);
+    }
+  }
+
+  /** While master: `leave` is called with a HandedOver when the term is to be handed over. */
+  onHandover(leave: ((reason: HandedOver) => void) | null): void {
+    this.#leave = leave;
+  }
+
+  /** Whether another node was asked for just now. */
+  get standsBack(): boolean {
+    return performance.now() < this.#standBackUntilMs;
+  }
+
+  /** Whether an operator accepted what stands here: this result, at this very head. */
+  accepts(located: Located, end: ChainEnd): boolean {
+    const request = this.#accepted?.request;
+    return (
+      request !== undefined &&
+      located.at !== null &&
+      request.kind === `accept-${located.result}` &&
+      (request.head === undefined || request.head === end.digest)
+    );
+  }
+
+  /** What was accepted, as evidence for the opening. */
+  get acceptance(): Pick<OperatorRequest, 'by' | 'time'> | null {
+    const request = this.#accepted?.request;
+    return request ? { by: request.by, time: request.time } : null;
+  }
+
+  /** A term was opened: whatever was accepted is done or no longer needed. */
+  async opened(message: string): Promise<void> {
+    const pending = this.#accepted;
+    this.#accepted = null;
+    if (pending) await this.answer(pending, true, message);
+  }
+
+  async answer(pending: PendingRequest, ok: boolean, message: string): Promise<void> {
+    const { requests, log } = this.#options;
+    try {
+      await requests.answer(pending, { ok, message });
+    } catch (error) {
+      log.warn(`an operator's request could not be answered: ${messageOf(error)}`, { error });
+    }
+  }
+
+  async #take(pending: PendingRequest): Promise<void> {
+    const { request } = pending;
+    if (request.kind === 'handover') {
+      await this.#handOver(pending);
+    } else if (this.#leave) {
+      await this.answer(pending, false, 'there is nothing to accept: a master ships this stream');
+    } else {
+      this.#accepted = pending;
+      this.#options.onDecision();
+    }
+  }
+
+  async #handOver(pending: PendingRequest): Promise<void> {
+    const { stream, node, twins, onDecision } = this.#options;
+    const { to } = pending.request;
+    if (this.#leave === null) {
+      if (to !== undefined && to !== node) {
+        this.#standBackUntilMs = performance.now() + STAND_BACK_MS;
+        onDecision();
+      }
+      return;
+    }
+    if (to === node) return this.answer(pending, true, `${node} is the master already`);
+    const others = (await twins.read()).filter((twin) => twin.node !== node && (to === undefined || twin.node === to));
+    const states = others.flatMap((twin) =>
+      twin.streams.filter(({ name }) => name === stream).map((state) => ({ node: twin.node, ...state })),
+    );
+    if (states.some(({ ready }) => ready)) return this.#leave(new HandedOver(pending));
+    const reasons = states.map((state) => `${state.node}: ${state.reason}`).join('; ');
+    return this.answer(pending, false, `no ${to ?? 'other twin'} is ready to take over${reasons && ` (${reasons})`}`);
+  }
+}

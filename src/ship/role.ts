@@ -1,0 +1,208 @@
+import { pause, within } from '../archive/retry.ts';
+import { newClaim, openTerm, sealOpenTerm } from '../archive/takeover.ts';
+import type { Archive } from '../archive/walk.ts';
+import type { BlockPool } from '../codec/blocks.ts';
+import type { Encoder } from '../codec/encoder.ts';
+import type { Coordination, Leadership, Role } from '../coordination/coordination.ts';
+import { backoffMs } from '../core/backoff.ts';
+import type { ChainEnd, Met } from '../core/chain.ts';
+import type { Read } from '../core/header.ts';
+import { placeText } from '../core/keys.ts';
+import type { Log } from '../core/log.ts';
+import { Deposed, Discontinuity, messageOf, ShipmateError } from '../errors.ts';
+import type { StreamMetrics } from '../metrics.ts';
+import type { Located, LogSource } from '../source/source.ts';
+import { cursorOf } from './cursor.ts';
+import { type Desk, HandedOver } from './desk.ts';
+import type { Readiness } from './readiness.ts';
+import { Term } from './term.ts';
+import type { Trouble } from './trouble.ts';
+
+export interface RoleContext {
+  readonly node: string;
+  readonly archive: Archive;
+  readonly source: LogSource;
+  readonly coordination: Coordination;
+  readonly readiness: Readiness;
+  readonly desk: Desk;
+  readonly trouble: Trouble;
+  readonly metrics: StreamMetrics;
+  readonly log: Log;
+  readonly chunk: { readonly maxBytes: number; readonly maxDelayMs: number };
+  readonly pool: BlockPool;
+  readonly encoder: Encoder;
+  /** The claim that owns term 1, where this daemon has just created the archive: for its first campaign. */
+  readonly firstClaim: string | null;
+  readonly enter: (role: Role) => void;
+  readonly onSettled: (end: ChainEnd) => void;
+}
+
+/** How long leaving may take to save the settled cursor: the lease is never held for a slow link. */
+const LEAVE_MS = 1_000;
+/** A round that lasted so long did not fail at once: the next campaign need not wait longer than the first. */
+const STEADY_MS = 30_000;
+
+/**
+ * The life of one twin in one stream: standby, taking over, master, leaving, and again, until the signal aborts (then it
+ * returns, having left in order) or an error proves that going on is wrong (thrown).
+ */
+export async function keepRole(context: RoleContext, signal: AbortSignal): Promise<void> {
+  let claim = context.firstClaim ?? newClaim();
+  let failures = 0;
+  while (!signal.aborted) {
+    const sinceMs = performance.now();
+    try {
+      context.enter('standby');
+      const leadership = await campaign(context, signal);
+      try {
+        await reign(context, { leadership, claim, signal });
+      } finally {
+        context.enter('leaving');
+        await leadership.resign();
+      }
+    } catch (error) {
+      if (signal.aborted) break;
+      failures = performance.now() - sinceMs > STEADY_MS ? 0 : failures + 1;
+      await comeBack(context, error, failures, signal);
+    }
+    claim = newClaim();
+  }
+  context.enter('stopped');
+}
+
+/** Waits until this twin could take over, and is elected; steps out of the queue as soon as it no longer could. */
+async function campaign({ coordination, archive, readiness }: RoleContext, signal: AbortSignal): Promise<Leadership> {
+  const standby = new AbortController();
+  const stop = () => standby.abort(signal.reason);
+  signal.addEventListener('abort', stop, { once: true });
+  const following = readiness.follow(standby.signal);
+  following.catch(() => {});
+  try {
+    for (;;) {
+      signal.throwIfAborted();
+      await readiness.until(true, signal);
+      const queue = new AbortController();
+      const queueing = AbortSignal.any([queue.signal, signal]);
+      const elected = coordination.elector(archive.info.stream).campaign(queueing);
+      const unready = readiness.until(false, queueing);
+      unready.catch(() => {});
+      const leadership = await Promise.race([elected, unready]);
+      queue.abort(new Error('left the queue'));
+      if (leadership) return leadership;
+      // Elected in the very moment of stepping out: hand it on.
+      await elected.then(
+        (late) => late.resign(),
+        () => {},
+      );
+    }
+  } finally {
+    signal.removeEventListener('abort', stop);
+    standby.abort(new Error('no longer standby'));
+    await Promise.allSettled([following]);
+  }
+}
+
+interface Reign {
+  readonly leadership: Leadership;
+  readonly claim: string;
+  readonly signal: AbortSignal;
+}
+
+/** One election's reign: take over, ship, and open a further term wherever the log does not go on (protocol rule 8). */
+async function reign(context: RoleContext, { leadership, claim: firstClaim, signal }: Reign): Promise<never> {
+  const { archive, coordination, readiness, desk, trouble, metrics, log } = context;
+  const handover = new AbortController();
+  const reigning = AbortSignal.any([signal, leadership.signal, handover.signal]);
+  const retries = { signal: reigning, onFailure: trouble.reporter('store') };
+  context.enter('taking-over');
+  let { end } = await readiness.refresh();
+  for (let claim = firstClaim; ; claim = newClaim()) {
+    const writer = { claim, node: context.node, now: () => new Date() };
+    end = await sealOpenTerm(archive, end, writer, { ...retries, onObject: alarmAt(context) });
+    const located = await demandAllowed(context, end);
+    end = await openTerm(archive, end, writer, located, retries);
+    trouble.clear('store');
+    readiness.moveTo(end);
+    metrics.tookOver(located.result);
+    log.info(`master of term ${end.term}: ${located.result}`, { reason: located.reason, position: end.position });
+    const term = new Term(end, {
+      ...context,
+      cursors: coordination.cursors,
+      leadership,
+      writer,
+      nowMs: () => performance.now(),
+    });
+    context.onSettled(end);
+    context.enter('master');
+    desk.onHandover((reason) => handover.abort(reason));
+    await desk.opened(`term ${end.term} was opened: ${located.result}`);
+    try {
+      await term.run(reigning);
+    } catch (error) {
+      if (!(error instanceof Discontinuity)) throw error;
+      log.warn(`the log does not go on: ${error.message}`, { hint: error.hint });
+    } finally {
+      desk.onHandover(null);
+      end = term.end;
+      readiness.moveTo(end);
+      await saveOnLeaving(context, end, leadership);
+    }
+    context.enter('taking-over');
+  }
+}
+
+/** Where the log goes on, and whether this twin may go on there; what an operator accepted is written down with it. */
+async function demandAllowed({ readiness, desk, archive }: RoleContext, end: ChainEnd): Promise<Located> {
+  const located = await readiness.locate(end);
+  if (located.allowed) return located;
+  if (desk.accepts(located, end)) return { ...located, evidence: { ...located.evidence, accepted: desk.acceptance } };
+  throw new ShipmateError(`stream ${archive.info.stream}: ${located.result}: ${located.reason}`, {
+    code: `SOURCE_${located.result.toUpperCase()}`,
+    verdict: 'retry',
+  });
+}
+
+/** The settled cursor spares the successor a walk; it is a hint, so failing to save it is no failure. */
+async function saveOnLeaving({ coordination, log }: RoleContext, end: ChainEnd, leadership: Leadership): Promise<void> {
+  if (leadership.signal.aborted) return;
+  try {
+    await within(LEAVE_MS, coordination.cursors.save(cursorOf(end), leadership));
+  } catch (error) {
+    log.info(`left without saving the last cursor: ${messageOf(error)}`);
+  }
+}
+
+/** After a reign has ended: what that means, and how long to wait before the next campaign. */
+async function comeBack(context: RoleContext, error: unknown, failures: number, signal: AbortSignal): Promise<void> {
+  const { desk, trouble, metrics, log, coordination, archive } = context;
+  if (error instanceof HandedOver) {
+    log.info('handed over on request');
+    await desk.answer(error.pending, true, `${context.node} has resigned`);
+    return;
+  }
+  if (error instanceof Deposed) {
+    metrics.deposed();
+    log.warn(`deposed: ${error.message}`);
+    if (coordination.kind === 'solo') throw soloDeposed(archive.info.stream, error);
+  } else {
+    trouble.report('archive', error);
+  }
+  await pause(backoffMs(failures), signal).catch(() => {});
+}
+
+function soloDeposed(stream: string, cause: Deposed): ShipmateError {
+  return new ShipmateError(`stream ${stream}: another daemon has taken over the archive: ${cause.message}`, {
+    code: 'SOLO_DEPOSED',
+    hint: 'two daemons run in solo mode on one archive: stop one of them, or give both the same etcd',
+    cause,
+  });
+}
+
+/** Correct daemons never leave a stranger's object in a term: tell an operator. */
+function alarmAt({ metrics, log }: RoleContext): (met: Met, read: Read) => void {
+  return (met, { header }) => {
+    if (met !== 'foreign') return;
+    metrics.alarm('foreign-object', true);
+    log.error(`${placeText(header)} holds a ${header.kind} that is not its owner's (node ${header.node})`);
+  };
+}
