@@ -9,8 +9,6 @@ import { unsupported } from './config/unsupported.ts';
 import { nearestHint } from './core/nearest.ts';
 import { codeOf, messageOf, UsageError } from './errors.ts';
 
-export const DEFAULT_CONFIG_FILE = '/etc/shipmate/shipmate.yaml';
-
 export interface StreamConfig {
   readonly name: string;
   /** Paths absolute; `url` may hold a password. */

@@ -1,0 +1,45 @@
+import type { Command } from 'commander';
+
+/** Gives a command its arguments, options and action. An action throws what went wrong; main prints it. */
+export type Define = (command: Command) => void;
+
+export interface CommandEntry {
+  readonly name: string;
+  readonly summary: string;
+  /** Loaded only when the command line names the command, so that --help and cheap commands start fast. */
+  load(): Promise<Define>;
+}
+
+/** Every command, in the order of --help. */
+export const COMMANDS: readonly CommandEntry[] = [
+  {
+    name: 'run',
+    summary: 'the daemon: follows its streams, and ships those that it leads',
+    load: async () => (await import('./run.ts')).defineRun,
+  },
+  {
+    name: 'status',
+    summary: 'who leads each stream, how far the archive is, and which twins could take over',
+    load: async () => (await import('./status.ts')).defineStatus,
+  },
+  {
+    name: 'handover',
+    summary: 'the master of a stream gives it to a twin that is ready',
+    load: async () => (await import('./handover.ts')).defineHandover,
+  },
+  {
+    name: 'accept-gap',
+    summary: 'lets a stream go on after bytes that the database purged before they were shipped',
+    load: async () => (await import('./accept-gap.ts')).defineAcceptGap,
+  },
+  {
+    name: 'accept-fork',
+    summary: 'lets a stream go on from a database that never had the end of its archive',
+    load: async () => (await import('./accept-fork.ts')).defineAcceptFork,
+  },
+  {
+    name: 'config',
+    summary: 'an example of the config file, and its JSON schema',
+    load: async () => (await import('./config.ts')).defineConfig,
+  },
+];

@@ -1,0 +1,19 @@
+import type { Command } from 'commander';
+import { print, printJson } from './terminal.ts';
+
+export function defineConfig(command: Command): void {
+  command
+    .command('example')
+    .description('prints a config file with comments')
+    .action(async () => {
+      const { EXAMPLE } = await import('../config/example.ts');
+      print(EXAMPLE.trimEnd());
+    });
+  command
+    .command('schema')
+    .description('prints the JSON schema of the config file, for editors')
+    .action(async () => {
+      const [{ z }, { configFile }] = await Promise.all([import('zod'), import('../config/schema.ts')]);
+      printJson(z.toJSONSchema(configFile, { io: 'input' }));
+    });
+}

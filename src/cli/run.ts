@@ -1,0 +1,32 @@
+import type { Command } from 'commander';
+import { readConfig } from './config-file.ts';
+
+export function defineRun(command: Command): void {
+  command
+    .option('--init', "create a stream's archive, or join one that is there; safe to repeat")
+    .action(async ({ init = false }: { init?: boolean }) => {
+      const toldToStop = firstSignal();
+      const config = await readConfig(command);
+      const { startDaemon } = await import('../wiring.ts');
+      const daemon = await Promise.race([startDaemon(config, { init }), toldToStop]);
+      if (!daemon) return; // told while it was starting: it leads nothing yet, and what it left half done is safe to repeat
+      try {
+        await Promise.race([daemon.done, toldToStop]);
+      } finally {
+        await daemon.stop();
+      }
+    });
+}
+
+/** Resolves at the first SIGTERM or SIGINT; a second one ends the process on the spot. */
+function firstSignal(): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let signals = 0;
+  const onSignal = () => {
+    if (++signals > 1) process.exit(1);
+    resolve();
+  };
+  process.on('SIGTERM', onSignal);
+  process.on('SIGINT', onSignal);
+  return promise;
+}

@@ -1,0 +1,55 @@
+import { Command, CommanderError, Option } from 'commander';
+import { ArchiveNotWhole, UsageError } from '../errors.ts';
+import { version } from '../version.ts';
+import { COMMANDS } from './commands.ts';
+import { DEFAULT_CONFIG_FILE } from './config-file.ts';
+import { tellError } from './terminal.ts';
+
+const EXIT = { done: 0, failed: 1, usage: 2, notWhole: 3 } as const;
+
+/** Carries out a command line (without the program's own name); returns the exit code. Never throws. */
+export async function shipmate(argv: readonly string[]): Promise<number> {
+  try {
+    const program = await frame(argv);
+    await program.parseAsync(argv, { from: 'user' });
+    return EXIT.done;
+  } catch (thrown) {
+    const error = thrown instanceof CommanderError ? ofCommander(thrown, argv) : thrown;
+    if (error === null) return EXIT.done;
+    tellError(error);
+    return exitCodeOf(error);
+  }
+}
+
+/** The program with its commands; only those that the command line may mean are loaded and get their options. */
+async function frame(argv: readonly string[]): Promise<Command> {
+  const program = new Command('shipmate')
+    .description("Ships a database's log to object storage while it is written, from two hosts at once.")
+    .version(version, '--version', 'print the version')
+    .helpOption('--help', 'print help')
+    .addOption(new Option('-c, --config <file>', 'config file').env('SHIPMATE_CONFIG').default(DEFAULT_CONFIG_FILE))
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} })
+    .configureHelp({ showGlobalOptions: true });
+  for (const { name, summary, load } of COMMANDS) {
+    const command = program.command(name).summary(summary).description(summary);
+    if (argv.includes(name)) (await load())(command);
+  }
+  return program;
+}
+
+/** Commander's complaint in our form; null where it only printed what was asked for. */
+function ofCommander({ code, exitCode, message }: CommanderError, argv: readonly string[]): UsageError | null {
+  if (exitCode === 0) return null;
+  const command = COMMANDS.find(({ name }) => argv.includes(name));
+  const help = `"shipmate ${command ? `${command.name} ` : ''}--help" tells more`;
+  if (code === 'commander.help') return new UsageError('no command given', help);
+  const [said = '', suggestion] = message.replace(/^error: /, '').split('\n');
+  const meant = /^\(Did you mean (?:one of )?(.*)\?\)$/.exec(suggestion ?? '')?.[1];
+  return new UsageError(said, meant === undefined ? help : `did you mean ${meant.replace(/[^, ]+/g, '"$&"')}?`);
+}
+
+function exitCodeOf(error: unknown): number {
+  if (error instanceof UsageError) return EXIT.usage;
+  return error instanceof ArchiveNotWhole ? EXIT.notWhole : EXIT.failed;
+}

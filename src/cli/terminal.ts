@@ -1,0 +1,41 @@
+import { createInterface } from 'node:readline/promises';
+import { inspect } from 'node:util';
+import { redact } from '../core/log.ts';
+import { messageOf, ShipmateError, UsageError } from '../errors.ts';
+
+const oneLine = (text: string) => text.replace(/\s*[\r\n]+\s*/g, ' ').trim();
+
+/** On stderr: `error: …`, then `hint: …`, a line each; with SHIPMATE_LOG_LEVEL=debug also where it came from. */
+export function tellError(error: unknown): void {
+  const hint = error instanceof ShipmateError ? error.hint : undefined;
+  process.stderr.write(`error: ${redact(oneLine(messageOf(error)))}\n`);
+  process.stderr.write(`hint: ${redact(oneLine(hint ?? 'SHIPMATE_LOG_LEVEL=debug prints where this comes from'))}\n`);
+  if (process.env.SHIPMATE_LOG_LEVEL === 'debug') process.stderr.write(`${redact(inspect(error))}\n`);
+}
+
+export const print = (text: string) => void process.stdout.write(`${text}\n`);
+export const printJson = (value: unknown) => print(JSON.stringify(value, null, 2));
+
+/** Text that others wrote (a reason, a node's name) without what a terminal would obey. */
+export const printable = (text: string) => text.replace(/\p{Cc}+/gu, ' ');
+
+/**
+ * An operator's yes to what was just told. With `yes` nobody is asked; throws UsageError when there is nobody to ask,
+ * and resolves false on anything but a yes.
+ */
+export async function confirm(question: string, { yes }: { readonly yes: boolean }): Promise<boolean> {
+  if (yes) return true;
+  requireTerminal({ yes });
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return /^y(es)?$/i.test((await terminal.question(`${question} [y/N] `)).trim());
+  } finally {
+    terminal.close();
+  }
+}
+
+/** Early, so that a script is told before anything else happens. */
+export function requireTerminal({ yes }: { readonly yes: boolean }): void {
+  if (yes || process.stdin.isTTY) return;
+  throw new UsageError('this asks before it acts, and there is no terminal to ask on', 'give --yes if you are sure');
+}

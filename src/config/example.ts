@@ -1,0 +1,62 @@
+/** A valid config; every key that this version knows is in it, the optional ones commented out with their defaults. */
+export const EXAMPLE = `# Shipmate's configuration. Names in it are lower-case; sizes and times need their unit (8MiB, 20ms, 5s).
+# "\${NAME}" in a text stands for an environment variable, "$$" for a plain dollar sign.
+
+# This twin's name, unique among the twins. By default the host's name.
+# node: db-1
+
+# The twins' shared name space in etcd and on the status page.
+cluster: acme
+
+# Archive ids and secrets of this host; mode 0700.
+# stateDir: /var/lib/shipmate
+
+# Who leads a stream is settled in etcd. Without etcd, for one daemon alone: "coordination: solo".
+coordination:
+  etcd:
+    endpoints: [http://127.0.0.1:2379]
+    # Lease of a daemon: how long after its death another takes over. From 2s to 5m, whole seconds.
+    # ttl: 5s
+    # For https endpoints.
+    # tls: { ca: /etc/shipmate/ca.pem, cert: /etc/shipmate/client.pem, key: /etc/shipmate/client-key.pem }
+    # username: shipmate
+    # passwordFile: /etc/shipmate/etcd-password
+
+# What a master does when its lease runs out while etcd cannot be reached: it ships on (continue), since only a
+# successor that reaches both etcd and the store can end its term, or it stops, and the database's disk fills (stop).
+# onEtcdLoss: continue
+
+# Where archives lie.
+stores:
+  main:
+    type: file
+    # Must exist: it is never created, so that a lost mount is seen.
+    path: /mnt/backup
+    # A directory below it.
+    # prefix: prod
+
+# Which store a stream goes to, under a name. A stream may name a store directly instead.
+# plans:
+#   gold: { primary: main }
+
+# The databases whose logs are shipped.
+streams:
+  orders:
+    source:
+      # mariadb or mysql
+      type: mariadb
+      # Where the binlogs are.
+      dir: /var/lib/mysql
+      # The index file; found in dir by default.
+      # index: binlog.index
+      # For what only SQL knows: whether the server is writable, whether it replicates, when it purges.
+      # url: "mariadb://shipmate:\${SHIPMATE_DB_PASSWORD}@127.0.0.1:3306"
+    # This, or "plan: gold".
+    store: main
+    # How much is shipped at once, and how long bytes wait for more; the first ones after a pause leave at once.
+    # chunk: { maxBytes: 8MiB, maxDelay: 1s }
+
+# HTTP for metrics, health and status; it only reads. By default off.
+admin:
+  listen: 127.0.0.1:9187
+`;
