@@ -1,0 +1,467 @@
+import { hostname } from 'node:os';
+import { describe, expect, test } from '@jest/globals';
+import fc from 'fast-check';
+import { stringify } from 'yaml';
+import { EXAMPLE } from '../../src/config/example.ts';
+import { parseDuration, parseSize } from '../../src/config/units.ts';
+import { type Config, parseConfig, sharedDigest, storeOf, streamOf } from '../../src/config.ts';
+import { UsageError } from '../../src/errors.ts';
+
+interface Raw {
+  [key: string]: unknown;
+}
+
+/** As a config file names an environment variable. */
+const env = (variable: string) => `\${${variable}}`;
+
+/** The smallest config, to be spoilt. */
+const small = (): Raw => ({
+  cluster: 'acme',
+  coordination: 'solo',
+  stores: { main: { type: 'file', path: '/mnt/backup' } },
+  streams: { orders: { source: { type: 'mariadb', dir: '/var/lib/mysql' }, store: 'main' } },
+});
+
+const read = (
+  config: unknown,
+  { environment = {}, lazy = false }: { environment?: NodeJS.ProcessEnv; lazy?: boolean } = {},
+) => parseConfig(typeof config === 'string' ? config : stringify(config), { file: 'shipmate.yaml', environment, lazy });
+
+/** Puts a value at a path such as `stores.main.path`; undefined removes the key. */
+function changed(path: string, value: unknown, config: Raw = small()): Raw {
+  const keys = path.split('.');
+  let node = config;
+  for (const key of keys.slice(0, -1)) {
+    node[key] ??= {};
+    node = node[key] as Raw;
+  }
+  node[keys.at(-1)!] = value;
+  return config;
+}
+
+function refusal(config: unknown, options?: { environment?: NodeJS.ProcessEnv; lazy?: boolean }): UsageError {
+  try {
+    read(config, options);
+  } catch (error) {
+    if (error instanceof UsageError) return error;
+    throw error;
+  }
+  throw new Error('the config was accepted');
+}
+
+describe('defaults and forms', () => {
+  test('a small config is filled in', () => {
+    expect(read(small())).toEqual({
+      node: hostname(),
+      cluster: 'acme',
+      stateDir: '/var/lib/shipmate',
+      coordination: { kind: 'solo' },
+      onEtcdLoss: 'continue',
+      stores: { main: { type: 'file', path: '/mnt/backup', prefix: '' } },
+      streams: {
+        orders: {
+          name: 'orders',
+          source: { type: 'mariadb', dir: '/var/lib/mysql' },
+          plan: { primary: 'main' },
+          chunk: { maxBytes: 8 * 1024 * 1024, maxDelayMs: 1000 },
+        },
+      },
+      admin: null,
+    });
+  });
+
+  test('etcd has a lease of 5 s, and keeps its rights and certificates', () => {
+    const config = read(
+      changed('coordination', {
+        etcd: {
+          endpoints: ['https://a:2379', 'https://b:2379'],
+          tls: { ca: '/ca.pem', cert: '/c.pem', key: '/k.pem' },
+          username: 'shipmate',
+          passwordFile: '/secret',
+        },
+      }),
+    );
+    expect(config.coordination).toEqual({
+      kind: 'etcd',
+      endpoints: ['https://a:2379', 'https://b:2379'],
+      ttlMs: 5000,
+      tls: { ca: '/ca.pem', cert: '/c.pem', key: '/k.pem' },
+      username: 'shipmate',
+      passwordFile: '/secret',
+    });
+  });
+
+  test('the printed example is a valid config', () => {
+    expect(Object.keys(read(EXAMPLE).streams)).toEqual(['orders']);
+  });
+
+  test('every commented-out key of the example is known, too', () => {
+    const everything = EXAMPLE.replace(/^( *)# ([a-zA-Z]+:( .*)?)$/gm, '$1$2')
+      .replace(/^# {3}gold:/m, '  gold:')
+      .replace(/^ {4}store: main$/m, '')
+      .replace('http://127', 'https://127')
+      .replace('# This, or', 'plan: gold #');
+    expect(everything).not.toMatch(/^ *# [a-zA-Z]+:/m);
+    const config = read(everything, { environment: { SHIPMATE_DB_PASSWORD: 'pw' } });
+    expect(config.node).toBe('db-1');
+    expect(config.streams.orders!.source.url).toBe('mariadb://shipmate:pw@127.0.0.1:3306');
+    expect(config.streams.orders!.source.index).toBe('/var/lib/mysql/binlog.index');
+  });
+
+  test.each([
+    ['127.0.0.1:9187', { host: '127.0.0.1', port: 9187 }],
+    ['[::1]:80', { host: '::1', port: 80 }],
+    ['localhost:0', { host: 'localhost', port: 0 }],
+  ])('admin listens on %s', (listen, expected) => {
+    expect(read(changed('admin', { listen })).admin).toEqual(expected);
+  });
+
+  test.each(['off', false])('admin: %s turns HTTP off', (admin) => {
+    expect(read(changed('admin', admin)).admin).toBeNull();
+  });
+
+  test('the two spellings of a place are one store', () => {
+    expect(read(changed('stores.main.path', '/mnt//backup/')).stores).toEqual(read(small()).stores);
+  });
+});
+
+const name = fc.stringMatching(/^[a-z0-9][a-z0-9._-]{0,12}$/);
+const path = fc
+  .array(fc.stringMatching(/^[A-Za-z0-9_ ü-]{1,8}$/), { minLength: 1, maxLength: 4 })
+  .map((parts) => `/${parts.join('/')}`);
+const size = fc.oneof(
+  fc.integer({ min: 1, max: 1024 }).map((n) => ({ text: `${n}KiB`, value: n * 1024 })),
+  fc.integer({ min: 1, max: 1000 }).map((n) => ({ text: `${n} MB`, value: n * 1e6 })),
+);
+const delay = fc.oneof(
+  fc.integer({ min: 1, max: 9999 }).map((n) => ({ text: `${n}ms`, value: n })),
+  fc.integer({ min: 1, max: 60 }).map((n) => ({ text: `${n}m`, value: n * 60_000 })),
+);
+
+/** A config as written, and what reading it must give. */
+const written = fc
+  .record({
+    cluster: name,
+    node: fc.stringMatching(/^[A-Za-z0-9][A-Za-z0-9._-]{0,12}$/),
+    stateDir: path,
+    onEtcdLoss: fc.constantFrom('continue', 'stop'),
+    ttl: fc.option(fc.integer({ min: 2, max: 300 })),
+    stores: fc.dictionary(name, fc.record({ path, prefix: fc.constantFrom('', 'prod', 'a/b.c') }), {
+      minKeys: 1,
+      maxKeys: 3,
+    }),
+    streams: fc.dictionary(
+      name,
+      fc.record({
+        dir: path,
+        type: fc.constantFrom('mariadb', 'mysql'),
+        size,
+        delay,
+        store: fc.nat(),
+        viaPlan: fc.boolean(),
+      }),
+      { minKeys: 1, maxKeys: 3 },
+    ),
+  })
+  .map((given) => {
+    const stores = Object.keys(given.stores);
+    const streams = Object.entries(given.streams).map(([stream, what]) => ({
+      stream,
+      ...what,
+      primary: stores[what.store % stores.length]!,
+    }));
+    const raw = {
+      cluster: given.cluster,
+      node: given.node,
+      stateDir: given.stateDir,
+      onEtcdLoss: given.onEtcdLoss,
+      coordination:
+        given.ttl === null ? 'solo' : { etcd: { endpoints: ['http://127.0.0.1:2379'], ttl: `${given.ttl}s` } },
+      stores: Object.fromEntries(
+        Object.entries(given.stores).map(([store, where]) => [store, { type: 'file', ...where }]),
+      ),
+      plans: Object.fromEntries(stores.map((store) => [`to-${store}`, { primary: store }])),
+      streams: Object.fromEntries(
+        streams.map(({ stream, type, dir, primary, viaPlan, size: maxBytes, delay: maxDelay }) => [
+          stream,
+          {
+            source: { type, dir },
+            ...(viaPlan ? { plan: `to-${primary}` } : { store: primary }),
+            chunk: { maxBytes: maxBytes.text, maxDelay: maxDelay.text },
+          },
+        ]),
+      ),
+    };
+    const expected: Config = {
+      cluster: given.cluster,
+      node: given.node,
+      stateDir: given.stateDir,
+      onEtcdLoss: given.onEtcdLoss === 'stop' ? 'stop' : 'continue',
+      coordination:
+        given.ttl === null
+          ? { kind: 'solo' }
+          : { kind: 'etcd', endpoints: ['http://127.0.0.1:2379'], ttlMs: given.ttl * 1000 },
+      stores: Object.fromEntries(
+        Object.entries(given.stores).map(([store, where]) => [store, { type: 'file', ...where }]),
+      ),
+      streams: Object.fromEntries(
+        streams.map(({ stream, type, dir, primary, size: maxBytes, delay: maxDelay }) => [
+          stream,
+          {
+            name: stream,
+            source: { type: type === 'mysql' ? 'mysql' : 'mariadb', dir },
+            plan: { primary },
+            chunk: { maxBytes: maxBytes.value, maxDelayMs: maxDelay.value },
+          },
+        ]),
+      ),
+      admin: null,
+    };
+    return { raw, expected };
+  });
+
+describe('any config', () => {
+  test('is read as it was written', () => {
+    fc.assert(fc.property(written, ({ raw, expected }) => expect(read(raw)).toEqual(expected)));
+  });
+
+  test('is refused with a key that nobody knows, at whatever depth, by its path and the nearest name', () => {
+    const known: Record<string, string> = {
+      onEtcdLoss: '',
+      stateDir: '',
+      maxBytes: 'streams.*.chunk.',
+      source: 'streams.*.',
+      prefix: 'stores.*.',
+    };
+    const misspelt = fc.record({ config: written, key: fc.constantFrom(...Object.keys(known)), at: fc.nat() });
+    fc.assert(
+      fc.property(misspelt, ({ config: { raw }, key, at }) => {
+        const wrong = `${key.slice(0, at % key.length)}x${key.slice(at % key.length)}`;
+        const inside = known[key]!.startsWith('stores') ? Object.keys(raw.stores)[0]! : Object.keys(raw.streams)[0]!;
+        const prefix = known[key]!.replace('*', 'NAME');
+        const parent = prefix
+          .split('.')
+          .filter(Boolean)
+          .reduce<Raw>((node, step) => node[step === 'NAME' ? inside : step] as Raw, raw);
+        parent[wrong] = 'x';
+        const { message, hint } = refusal(raw);
+        expect(message).toContain(`${prefix.replace('NAME', inside)}${wrong}: unknown key`);
+        expect(hint).toBe(`did you mean "${key}"?`);
+      }),
+    );
+  });
+});
+
+describe('units', () => {
+  test.each([
+    ['1B', 1],
+    ['64KiB', 65_536],
+    ['8MiB', 8_388_608],
+    ['1GB', 1e9],
+    ['1.5 KiB', 1536],
+    ['8', null],
+    ['8mib', null],
+    ['0.3B', null],
+    ['-1KiB', null],
+  ])('size %s', (text, bytes) => expect(parseSize(text)).toBe(bytes));
+
+  test.each([
+    ['20ms', 20],
+    ['1s', 1000],
+    ['1.5s', 1500],
+    ['15m', 900_000],
+    ['1d', 86_400_000],
+    ['5', null],
+    ['5 sec', null],
+  ])('duration %s', (text, ms) => expect(parseDuration(text)).toBe(ms));
+
+  test.each([
+    ['streams.orders.chunk.maxBytes', '8', 'must be a size with its unit'],
+    ['streams.orders.chunk.maxBytes', 8388608, 'must be a size with its unit'],
+    ['streams.orders.chunk.maxBytes', '1B', 'must be from 1KiB to 1GiB'],
+    ['streams.orders.chunk.maxDelay', '1', 'must be a time with its unit'],
+    ['coordination', { etcd: { endpoints: ['http://h:1'], ttl: '1s' } }, 'must be from 2s to 5m'],
+    ['coordination', { etcd: { endpoints: ['http://h:1'], ttl: '2500ms' } }, 'must be whole seconds'],
+  ])('%s: %s is refused', (key, value, why) => {
+    expect(refusal(changed(key, value)).message).toContain(why);
+  });
+});
+
+describe('what is wrong is named, with its line', () => {
+  test.each<[string, unknown, string]>([
+    ['cluster', undefined, 'cluster: is missing'],
+    ['cluster', 3, 'cluster: must be text'],
+    ['cluster', 'a/b', 'cluster: is not a valid name'],
+    ['coordination', undefined, 'coordination: is missing'],
+    ['coordination', 'alone', 'coordination: must be "solo", or hold "etcd"'],
+    ['coordination', { etcd: { endpoints: [] } }, 'coordination.etcd.endpoints: must name at least one'],
+    ['coordination', { etcd: { endpoints: ['db:2379'] } }, 'coordination.etcd.endpoints[0]: must be a URL'],
+    ['coordination', { etcd: { endpoints: ['http://h:1'], tls: {} } }, 'must all be https'],
+    [
+      'coordination',
+      { etcd: { endpoints: ['http://h:1'], username: 'me' } },
+      '"username" and "passwordFile" go together',
+    ],
+    ['onEtcdLoss', 'stopp', 'onEtcdLoss: must be one of continue, stop'],
+    ['stateDir', 'state', 'stateDir: must be an absolute path'],
+    ['stores', {}, 'stores: must hold at least one store'],
+    ['stores.main.path', 'backup', 'stores.main.path: must be an absolute path'],
+    ['stores.main.prefix', '../up', 'stores.main.prefix: must be names'],
+    ['stores.main.type', 'fil', 'stores.main.type: must be file'],
+    ['streams', {}, 'streams: must hold at least one stream'],
+    [
+      'streams.Or/ders',
+      { source: { type: 'mariadb', dir: '/x' }, store: 'main' },
+      'streams.Or/ders: is not a valid name',
+    ],
+    ['streams.orders.store', undefined, 'streams.orders: needs exactly one of "store" and "plan"'],
+    ['streams.orders.plan', 'gold', 'streams.orders: needs exactly one of "store" and "plan"'],
+    ['streams.orders.store', 'mian', '"mian" is not among the stores'],
+    ['streams.orders.source.type', 'mariabd', 'streams.orders.source.type: must be one of mariadb, mysql'],
+    ['streams.orders.source.url', 'http://h', 'streams.orders.source.url: must be a URL such as'],
+    ['plans.gold.primary', 'tape', 'plans.gold.primary: "tape" is not among the stores'],
+    ['admin', { listen: 9187 }, 'admin.listen: must be text'],
+    ['admin', { listen: '9187' }, 'admin.listen: must be HOST:PORT'],
+    ['admin', { listen: 'h:70000' }, 'admin.listen: must have a port'],
+  ])('%s = %j', (key, value, why) => {
+    const { message } = refusal(changed(key, value));
+    expect(message).toContain(why);
+    expect(message).toMatch(/^shipmate\.yaml, line \d+: /);
+  });
+
+  test('with the line it stands on, and the nearest name', () => {
+    const text = stringify(small()).replace('path:', 'pth:');
+    const line = text.split('\n').findIndex((one) => one.includes('pth:')) + 1;
+    const { message, hint } = refusal(text);
+    expect(message).toMatch(new RegExp(`^shipmate\\.yaml, line ${line}: stores\\.main\\.pth: unknown key;`));
+    expect(hint).toBe('did you mean "path"?');
+  });
+
+  test('several at once, the rest counted', () => {
+    const config = changed(
+      'cluster',
+      'a b',
+      changed('stateDir', 'x', changed('admin', 'on', changed('onEtcdLoss', 'no'))),
+    );
+    expect(refusal(config).message).toMatch(/line 1: cluster: .*; line \d+: .*; line \d+: .*; and 1 more$/);
+  });
+
+  test.each([
+    ['no YAML', 'a: [', 'not valid YAML'],
+    ['a key twice', 'cluster: a\ncluster: b\n', 'line 2, column 1: not valid YAML: Map keys must be unique'],
+    ['nothing', '', 'must be a map'],
+  ])('%s', (_, text, why) => expect(refusal(text).message).toContain(why));
+});
+
+describe('what this version cannot do is refused, never ignored', () => {
+  test.each<[string, unknown, string]>([
+    ['stores.main', { type: 'gcs', bucket: 'acme-logs' }, 'stores.main: type: gcs is not supported by this version'],
+    ['stores.main', { type: 's3', bucket: 'acme-logs' }, 'stores.main: type: s3 is not supported by this version'],
+    ['stores.main', { type: 'azure' }, 'stores.main: type: azure is not supported by this version'],
+    [
+      'streams.orders.source',
+      { type: 'postgres', dir: '/pg' },
+      'streams.orders.source: type: postgres is not supported',
+    ],
+    ['streams.orders.source', { type: 'files', dir: '/log' }, 'streams.orders.source: type: files is not supported'],
+    ['streams.orders.encrypt', { recipients: ['age1x'] }, 'streams.orders.encrypt: not supported by this version'],
+    ['plans.gold', { primary: 'main', copies: ['main'] }, 'plans.gold.copies: not supported by this version'],
+    ['plans.gold', { primary: 'main', delay: '15m' }, 'plans.gold.delay: not supported by this version'],
+  ])('%s = %j', (key, value, why) => {
+    const { message, hint } = refusal(changed(key, value));
+    expect(message).toContain(why);
+    expect(hint).toBeDefined();
+  });
+});
+
+describe('environment variables', () => {
+  const withStore = (path: string) => changed('stores.nas', { type: 'file', path });
+
+  test('stand in texts, and "$$" for a dollar sign', () => {
+    const config = changed(
+      'streams.orders.source.url',
+      `mariadb://${env('USER_')}:a$$b@h:3306/`,
+      withStore(`/mnt/${env('WHERE')}/${env('WHERE')}`),
+    );
+    const { stores, streams } = read(config, { environment: { WHERE: 'x', USER_: 'me' } });
+    expect(stores.nas!.path).toBe('/mnt/x/x');
+    expect(streams.orders!.source.url).toBe('mariadb://me:a$b@h:3306/');
+  });
+
+  test('a missing one is named with the place that needs it', () => {
+    const error = refusal(withStore(env('NOWHERE')));
+    expect(error.message).toContain('stores.nas.path: environment variable NOWHERE is not set');
+    expect(error.hint).toContain('NOWHERE');
+  });
+
+  test('a command that reads one store needs that store’s variables only', () => {
+    const config = changed('streams.orders.source.url', `mariadb://x:${env('PW')}@h`, withStore(env('NOWHERE')));
+    changed('coordination', { etcd: { endpoints: [env('ETCD')] } }, config);
+    changed('streams.orders.chunk', { maxBytes: env('SIZE') }, config);
+    const lazy = read(config, { lazy: true });
+    expect(storeOf(lazy, 'main').path).toBe('/mnt/backup');
+    expect(lazy.streams.orders!.plan).toEqual({ primary: 'main' });
+    expect(() => storeOf(lazy, 'nas')).toThrow('stores.nas.path: environment variable NOWHERE is not set');
+    expect(() => lazy.coordination).toThrow('environment variable ETCD is not set');
+    expect(() => lazy.streams.orders!.source).toThrow('environment variable PW is not set');
+    expect(() => lazy.streams.orders!.chunk).toThrow('environment variable SIZE is not set');
+  });
+
+  test('what every command needs must be there even then', () => {
+    expect(refusal(changed('streams.orders.store', env('STORE')), { lazy: true }).message).toContain(
+      'STORE is not set',
+    );
+  });
+
+  test.each([env('A-b'), '${', env('')])('%s is refused', (text) => {
+    expect(refusal(withStore(`/${text}`)).message).toContain(`stores.nas.path: has a "\${" that is not ${env('NAME')}`);
+  });
+
+  test('a value never shows up in an error', () => {
+    const config = changed('streams.orders.source.url', env('URL'));
+    expect(refusal(config, { environment: { URL: 'secret' } }).message).not.toContain('secret');
+  });
+
+  test('an unquoted one inside { } gets a hint', () => {
+    const text = stringify(small()).replace(
+      'coordination: solo',
+      `coordination: { etcd: { endpoints: [${env('ETCD')}] } }`,
+    );
+    expect(refusal(text).hint).toContain(`put quotes around "${env('NAME')}"`);
+  });
+});
+
+describe('names asked for', () => {
+  test.each(['order', 'constructor', '__proto__'])('stream %s is unknown', (asked) => {
+    expect(() => streamOf(read(small()), asked)).toThrow(`the config has no stream "${asked}"`);
+  });
+
+  test('the nearest is offered', () => {
+    expect(() => streamOf(read(small()), 'order')).toThrow(expect.objectContaining({ hint: 'did you mean "orders"?' }));
+    expect(storeOf(read(small()), 'main').type).toBe('file');
+  });
+});
+
+describe('what twins must agree on', () => {
+  const digest = (config: Raw) => {
+    const read_ = read(config);
+    return sharedDigest(read_, read_.streams.orders!);
+  };
+
+  test.each<[string, unknown]>([
+    ['stores.main.path', '/elsewhere'],
+    ['stores.main.prefix', 'prod'],
+  ])('%s changes the digest', (key, value) => expect(digest(changed(key, value))).not.toBe(digest(small())));
+
+  test.each<[string, unknown]>([
+    ['streams.orders.source.dir', '/elsewhere'],
+    ['streams.orders.chunk.maxBytes', '1MiB'],
+    ['node', 'db-2'],
+    ['stores.other', { type: 'file', path: '/other' }],
+  ])('%s does not', (key, value) => expect(digest(changed(key, value))).toBe(digest(small())));
+
+  test('a plan is what it says, not its name', () => {
+    const viaPlan = changed('streams.orders', { source: { type: 'mariadb', dir: '/x' }, plan: 'gold' });
+    expect(digest(changed('plans.gold.primary', 'main', viaPlan))).toBe(digest(small()));
+  });
+});
