@@ -61,7 +61,7 @@ const chunk = z.object({
   /** Times of the first and last event, milliseconds since 1970; null where the log carries none. */
   firstEventMs: z.number().nullable(),
   lastEventMs: z.number().nullable(),
-  /** XXH3-128 of the plain bytes, hex. */
+  /** Digest of the plain bytes, hex: see `WitnessDigest`. */
   witness: z.string(),
   codec: z.literal('zstd'),
   /** Of the payload as stored. */

@@ -14,7 +14,7 @@ export interface Witness {
   readonly from: Position;
   readonly to: Position;
   readonly length: number;
-  /** XXH3-128, hex; the in-use flag and the like normalised as they were when shipped. */
+  /** By `WitnessDigest`; the in-use flag and the like normalised as they were when shipped. */
   readonly digest: string;
   readonly openTransaction: boolean;
 }
