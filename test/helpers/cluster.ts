@@ -1,0 +1,275 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { StatusReport, StreamStatus } from '../../src/core/status.ts';
+import { ChainReader, differences, readBinlogs } from './archive.ts';
+import { type Daemon, type DaemonOptions, type Outcome, prepareDaemon, shipmate } from './daemon.ts';
+import { type Etcd, startEtcd } from './etcd.ts';
+import { type Load, type LoadOptions, startLoad } from './load.ts';
+import { type Mariadb, startMariadb } from './mariadb.ts';
+import { type Proxy as NetworkProxy, startProxy } from './proxy.ts';
+import { until, type WaitOptions } from './wait.ts';
+
+export const STREAM = 'orders';
+export const TTL_MS = 2_000;
+
+export interface ClusterOptions {
+  readonly etcdNodes?: 1 | 3;
+  /** Puts a proxy between each daemon and each etcd node, so that `link` can cut them. */
+  readonly proxied?: boolean;
+  /** Starts the daemons so that `faults` rules their stores. */
+  readonly faulty?: boolean;
+  readonly nodes?: readonly string[];
+  readonly mariadbArgs?: readonly string[];
+  /** More of the daemons' config. */
+  readonly daemon?: Partial<Pick<DaemonOptions, 'ttl' | 'onEtcdLoss' | 'chunk'>>;
+}
+
+/** The network between one daemon and etcd. */
+export interface EtcdLink {
+  cut(): void;
+  heal(): void;
+}
+
+const MARIADB_ARGS = [
+  // Speed, and binlogs that rotate while a test looks on. Durability at the source is Shipmate's fdatasync here.
+  ...['--max-binlog-size=1M', '--sync-binlog=0', '--innodb-flush-log-at-trx-commit=0'],
+];
+
+/** A real etcd and MariaDB, a file store, and the daemons, all on loopback in one temporary folder. */
+export class Cluster {
+  readonly dir: string;
+  readonly etcd: Etcd;
+  readonly server: Mariadb;
+  readonly storePath: string;
+  readonly daemons: readonly Daemon[];
+  readonly chain: ChainReader;
+  readonly #proxies: Proxies;
+  #restores = 0;
+
+  private constructor(parts: Pick<Cluster, 'dir' | 'etcd' | 'server' | 'storePath' | 'daemons'>, proxies: Proxies) {
+    this.dir = parts.dir;
+    this.etcd = parts.etcd;
+    this.server = parts.server;
+    this.storePath = parts.storePath;
+    this.daemons = parts.daemons;
+    this.#proxies = proxies;
+    this.chain = new ChainReader({ root: parts.storePath });
+  }
+
+  /** Starts everything but the daemons. */
+  static async start(options: ClusterOptions = {}): Promise<Cluster> {
+    const { etcdNodes = 1, proxied = false, nodes = ['db-1', 'db-2'], mariadbArgs = [] } = options;
+    const dir = await mkdtemp(join(tmpdir(), 'shipmate-cluster-'));
+    const storePath = join(dir, 'store');
+    await mkdir(storePath);
+    const started = await Promise.allSettled([
+      startEtcd({ nodes: etcdNodes }),
+      startMariadb({ args: [...MARIADB_ARGS, ...mariadbArgs] }),
+    ]);
+    const [etcd, server] = started;
+    if (etcd.status === 'rejected' || server.status === 'rejected') {
+      for (const part of started) if (part.status === 'fulfilled') await part.value.stop();
+      throw etcd.status === 'rejected' ? etcd.reason : server.status === 'rejected' ? server.reason : null;
+    }
+    const proxies = new Map<string, readonly NetworkProxy[]>();
+    const daemons: Daemon[] = [];
+    for (const node of nodes) {
+      const links = proxied ? await Promise.all(etcd.value.endpoints.map(startProxy)) : [];
+      proxies.set(node, links);
+      daemons.push(
+        await prepareDaemon({
+          node,
+          dir: join(dir, node),
+          endpoints: proxied ? links.map(({ endpoint }) => endpoint) : etcd.value.endpoints,
+          storePath,
+          source: { dir: server.value.dataDir, url: server.value.url },
+          ...(options.faulty && { faults: join(dir, node, 'faults.json') }),
+          ...options.daemon,
+        }),
+      );
+    }
+    return new Cluster({ dir, etcd: etcd.value, server: server.value, storePath, daemons }, proxies);
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.daemons.map((daemon) => daemon.kill()));
+    await Promise.all([...this.#proxies.values()].flat().map((proxy) => proxy.stop()));
+    await Promise.all([this.server.stop(), this.etcd.stop()]);
+    await rm(this.dir, { recursive: true, force: true });
+  }
+
+  daemon(node: string): Daemon {
+    const found = this.daemons.find((daemon) => daemon.node === node);
+    if (!found) throw new Error(`no daemon ${node}`);
+    return found;
+  }
+
+  /** The twin of a daemon. */
+  other(daemon: Daemon): Daemon {
+    return this.daemons.find((one) => one !== daemon)!;
+  }
+
+  link(daemon: Daemon): EtcdLink {
+    const proxies = this.#proxies.get(daemon.node) ?? [];
+    return {
+      cut: () => {
+        for (const proxy of proxies) proxy.cut();
+      },
+      heal: () => {
+        for (const proxy of proxies) proxy.heal();
+      },
+    };
+  }
+
+  /** The daemon that owns the open term, as the store tells it. */
+  async master(wait: WaitOptions = {}): Promise<Daemon> {
+    const node = await until(
+      'a term is open',
+      async () => {
+        const last = (await this.chain.reigns()).at(-1);
+        return last && last.sealedBy === null ? last.node : null;
+      },
+      { describe: () => this.tails(), ...wait },
+    );
+    return this.daemon(node);
+  }
+
+  /** Starts the daemons that do not run, and waits until one leads and every other could take over. */
+  async ready(wait: WaitOptions = {}): Promise<{ master: Daemon; standby: Daemon }> {
+    for (const daemon of this.daemons) if (!daemon.running) await daemon.start();
+    const stream = await until(
+      'one daemon leads, and the others are ready',
+      async () => {
+        const told = await this.told();
+        const leads = told.twins.some(({ node, role }) => role === 'master' && node === told.master);
+        return leads && told.twins.length === this.daemons.length && told.twins.every(({ ready }) => ready) && told;
+      },
+      { describe: () => this.tails(), ...wait },
+    );
+    const master = this.daemon(stream.master ?? '');
+    return { master, standby: this.other(master) };
+  }
+
+  /** The stream as any running daemon tells it over HTTP: cheaper than a command. */
+  async told(): Promise<StreamStatus> {
+    const daemon = this.daemons.find((one) => one.running && !one.frozen);
+    if (!daemon) throw new Error('no daemon runs');
+    const response = await fetch(`${daemon.url}/api/v1/status`, { signal: AbortSignal.timeout(5_000) });
+    if (!response.ok) throw new Error(`${daemon.node} answers ${response.status}: ${await response.text()}`);
+    return streamIn(JSON.parse(await response.text()));
+  }
+
+  /** What `shipmate status --json` prints. */
+  async status(from: Daemon = this.daemons[0]!): Promise<StreamStatus> {
+    const { stdout } = await this.succeed(from, 'status', '--json');
+    return streamIn(JSON.parse(stdout));
+  }
+
+  /** A command that must succeed. */
+  async succeed(from: Daemon, ...args: string[]): Promise<Outcome> {
+    const outcome = await shipmate(from.configFile, ...args);
+    if (outcome.code !== 0) throw new Error(`shipmate ${args.join(' ')}: exit ${outcome.code}\n${outcome.stderr}`);
+    return outcome;
+  }
+
+  /** Waits until all that the server has written is in the archive. Nothing must write meanwhile. */
+  async settled(wait: WaitOptions = {}): Promise<void> {
+    const [end] = await this.server.query('SHOW MASTER STATUS');
+    let reached = '';
+    await until(
+      `the archive reaches ${end?.File}:${end?.Position}`,
+      async () => {
+        const position = await this.chain.end();
+        reached = `it is at ${position?.segment}:${position?.offset}`;
+        return position?.segment === end?.File && position?.offset === Number(end?.Position);
+      },
+      { describe: () => `${reached}\n${this.tails()}`, ...wait },
+    );
+  }
+
+  /** Waits until something that was committed just now is in the archive: it is shipped on. */
+  async ships(wait: WaitOptions = {}): Promise<void> {
+    const count = (await this.chain.read()).filter(({ header }) => header.kind === 'chunk').length;
+    await until(
+      'further chunks are shipped',
+      async () => (await this.chain.read()).filter(({ header }) => header.kind === 'chunk').length >= count + 3,
+      { describe: () => this.tails(), ...wait },
+    );
+  }
+
+  /** Carries something out while transactions are committed, then proves that nothing was lost or forked. */
+  async underLoad<T>(act: (load: Load) => Promise<T>, options: LoadOptions = {}): Promise<T> {
+    const load = await startLoad(this.server, options);
+    let result: T;
+    try {
+      result = await act(load);
+    } finally {
+      await load.stop();
+    }
+    await this.settled();
+    await this.verify();
+    return result;
+  }
+
+  /**
+   * The proof after every scenario: the chain is whole (as read here, and by `verify --deep`), no deposed master has
+   * anything in it after its seal, and the restored binlogs are the server's, byte for byte.
+   */
+  async verify(): Promise<void> {
+    await this.chain.read();
+    await this.succeed(this.daemons[0]!, 'verify', STREAM, '--deep', '--json');
+    const restored = await this.restore();
+    const wrong = differences(await readBinlogs(this.server.dataDir), await readBinlogs(restored));
+    await rm(restored, { recursive: true });
+    if (wrong.length > 0) throw new Error(`what was restored differs:\n${wrong.join('\n')}\n${this.tails()}`);
+  }
+
+  /** Restores into a new folder, and returns it. */
+  async restore(...args: string[]): Promise<string> {
+    const to = join(this.dir, `restored-${this.#restores++}`);
+    await mkdir(to);
+    await this.succeed(this.daemons[0]!, 'restore', STREAM, '--to', to, ...args);
+    return to;
+  }
+
+  tails(): string {
+    return this.daemons.map((daemon) => daemon.tail()).join('\n');
+  }
+}
+
+type Proxies = ReadonlyMap<string, readonly NetworkProxy[]>;
+
+function streamIn(report: StatusReport): StreamStatus {
+  const stream = report.streams.find(({ name }) => name === STREAM);
+  if (!stream) throw new Error(`the status has no stream ${STREAM}: ${JSON.stringify(report)}`);
+  return stream;
+}
+
+/** Replays restored binlogs into a server, as an operator would: `mariadb-binlog … | mariadb`. */
+export async function replay(dir: string, server: Mariadb): Promise<void> {
+  const names = [...(await readBinlogs(dir)).keys()].map((name) => join(dir, name));
+  const decode = spawn('mariadb-binlog', names, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const apply = spawn('mariadb', ['--no-defaults', '--user=root', `--socket=${server.socket}`], {
+    stdio: [decode.stdout, 'ignore', 'pipe'],
+  });
+  const complaints: Buffer[] = [];
+  for (const child of [decode, apply]) child.stderr!.on('data', (text) => complaints.push(text));
+  const [[decoded], [applied]] = await Promise.all([once(decode, 'close'), once(apply, 'close')]);
+  if (decoded !== 0 || applied !== 0) throw new Error(`the replay failed: ${Buffer.concat(complaints)}`);
+}
+
+/** CHECKSUM TABLE of every table of a database: `{orders: 2394857, …}`. */
+export async function checksums(server: Mariadb, database: string): Promise<Record<string, number>> {
+  const tables = await server.query('SELECT table_name AS name FROM information_schema.tables WHERE table_schema = ?', [
+    database,
+  ]);
+  const sums: Record<string, number> = {};
+  for (const { name } of tables) {
+    const [row] = await server.query(`CHECKSUM TABLE \`${database}\`.\`${name}\``);
+    sums[String(name)] = Number(row?.Checksum);
+  }
+  return sums;
+}

@@ -1,0 +1,247 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { stringify } from 'yaml';
+import { freePort } from './ports.ts';
+import { until, type WaitOptions } from './wait.ts';
+
+const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+export const SHIPMATE = join(ROOT, 'bin', 'shipmate');
+const NODE = join(ROOT, 'node_modules', '.bin', 'node');
+const FAULTY_DAEMON = join(ROOT, 'test', 'helpers', 'faulty-daemon.ts');
+
+export interface DaemonOptions {
+  readonly node: string;
+  /** A folder for this daemon alone; made here. Holds its config and its stateDir. */
+  readonly dir: string;
+  readonly cluster?: string;
+  /** etcd's client URLs; without them the daemon runs solo. */
+  readonly endpoints?: readonly string[];
+  /** Default: 2s, the shortest that etcd leases are told apart at. */
+  readonly ttl?: string;
+  readonly onEtcdLoss?: 'continue' | 'stop';
+  readonly storePath: string;
+  readonly prefix?: string;
+  readonly stream?: string;
+  readonly source: { readonly type?: string; readonly dir: string; readonly index?: string; readonly url?: string };
+  readonly chunk?: { readonly maxBytes?: string; readonly maxDelay?: string };
+  /** A FaultPlan in this file rules the daemon's store; without it the daemon is started by `bin/shipmate`. */
+  readonly faults?: string;
+}
+
+/** A line of the daemon's log. */
+export interface LogLine {
+  readonly level: string;
+  readonly message: string;
+  /** When it was read here, monotonic, milliseconds. */
+  readonly atMs: number;
+  readonly [field: string]: unknown;
+}
+
+export interface Exit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  /** What it wrote to stderr that is no log line: `error: …`, `hint: …`. */
+  readonly stderr: string;
+}
+
+/** One `shipmate run` with its config; it can be ended and started again, as a host's init system would. */
+export class Daemon {
+  readonly node: string;
+  readonly configFile: string;
+  /** Of its admin port. */
+  readonly url: string;
+  /** Of all its lives, oldest first. */
+  readonly lines: LogLine[] = [];
+  readonly #faults: string | undefined;
+  #child: ChildProcess | null = null;
+  #exited: Promise<Exit> | null = null;
+  #frozen = false;
+
+  constructor(options: { node: string; configFile: string; url: string; faults: string | undefined }) {
+    this.node = options.node;
+    this.configFile = options.configFile;
+    this.url = options.url;
+    this.#faults = options.faults;
+  }
+
+  /** Starts the process; resolves once it runs, not when it has a role. */
+  async start(...extraArgs: string[]): Promise<void> {
+    if (this.running) throw new Error(`${this.node} runs already`);
+    const args = ['run', '--init', '-c', this.configFile, ...extraArgs];
+    const env = { ...process.env, SHIPMATE_TEST_FAULTS: this.#faults ?? '' };
+    const stdio: ['ignore', 'ignore', 'pipe'] = ['ignore', 'ignore', 'pipe'];
+    const child = this.#faults
+      ? spawn(NODE, [FAULTY_DAEMON, ...args], { stdio, env })
+      : spawn(SHIPMATE, args, { stdio, env });
+    const endWithUs = () => child.kill('SIGKILL');
+    process.once('exit', endWithUs);
+    child.once('exit', () => process.off('exit', endWithUs));
+    this.#child = child;
+    this.#frozen = false;
+    this.#exited = this.#follow(child);
+    await once(child, 'spawn');
+  }
+
+  get running(): boolean {
+    return this.#child !== null && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  get frozen(): boolean {
+    return this.running && this.#frozen;
+  }
+
+  get pid(): number {
+    const pid = this.#child?.pid;
+    if (pid === undefined) throw new Error(`${this.node} was not started`);
+    return pid;
+  }
+
+  /** How its present (or last) life ended. */
+  get exited(): Promise<Exit> {
+    if (this.#exited === null) throw new Error(`${this.node} was not started`);
+    return this.#exited;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+
+  freeze(): void {
+    this.#frozen = true;
+    this.signal('SIGSTOP');
+  }
+
+  thaw(): void {
+    this.#frozen = false;
+    this.signal('SIGCONT');
+  }
+
+  /** SIGKILL, and waits until it is gone. */
+  async kill(): Promise<void> {
+    if (!this.running) return;
+    this.signal('SIGKILL');
+    await this.exited;
+  }
+
+  /** SIGTERM, and waits until it has left in order; SIGKILL when it does not. */
+  async stop(withinMs = 10_000): Promise<Exit> {
+    if (this.frozen) this.thaw();
+    if (this.running) this.signal('SIGTERM');
+    const timer = setTimeout(() => this.signal('SIGKILL'), withinMs);
+    const exit = await this.exited;
+    clearTimeout(timer);
+    return exit;
+  }
+
+  /** A mark in its log: what comes later is found with `logged(…, {since})`. */
+  mark(): number {
+    return this.lines.length;
+  }
+
+  /** The first line, after the mark, whose message matches. */
+  async logged(pattern: RegExp, { since = 0, ...wait }: WaitOptions & { since?: number } = {}): Promise<LogLine> {
+    return until(
+      `${this.node} logs ${pattern}`,
+      () => this.lines.slice(since).find(({ message }) => pattern.test(message)),
+      { everyMs: 5, describe: () => this.tail(), ...wait },
+    );
+  }
+
+  /** The next term that it opens after the mark: its number, and when that was heard of. */
+  async becomesMaster(options: WaitOptions & { since?: number } = {}): Promise<{ term: number; atMs: number }> {
+    const line = await this.logged(/^master of term \d+/, options);
+    return { term: Number(/\d+/.exec(line.message)?.[0]), atMs: line.atMs };
+  }
+
+  /** Its last lines, for the report of a failure. */
+  tail(count = 25): string {
+    const lines = this.lines.slice(-count).map(({ level, message, atMs: _, time, ...fields }) => {
+      return `  ${this.node} ${time} ${level} ${message} ${JSON.stringify(fields).slice(0, 400)}`;
+    });
+    return [`last lines of ${this.node}${this.running ? '' : ' (ended)'}:`, ...lines].join('\n');
+  }
+
+  async #follow(child: ChildProcess): Promise<Exit> {
+    let stderr = '';
+    const lines = createInterface({ input: child.stderr! });
+    lines.on('line', (text) => {
+      const line = logLine(text);
+      if (line) this.lines.push(line);
+      else stderr += `${text}\n`;
+    });
+    const [[code, signal]] = await Promise.all([once(child, 'exit'), once(lines, 'close')]);
+    return { code, signal, stderr };
+  }
+}
+
+function logLine(text: string): LogLine | null {
+  try {
+    const { level, message, ...fields } = JSON.parse(text);
+    return typeof message === 'string' ? { ...fields, level, message, atMs: performance.now() } : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Writes the daemon's config; `start` it when it is wanted. */
+export async function prepareDaemon(options: DaemonOptions): Promise<Daemon> {
+  const { node, dir, faults } = options;
+  const configFile = join(dir, 'shipmate.yaml');
+  const listen = `127.0.0.1:${await freePort()}`;
+  await mkdir(dir, { recursive: true });
+  await writeFile(configFile, stringify(configOf(options, listen)));
+  return new Daemon({ node, configFile, url: `http://${listen}`, faults });
+}
+
+export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  const daemon = await prepareDaemon(options);
+  await daemon.start();
+  return daemon;
+}
+
+function configOf(options: DaemonOptions, listen: string): object {
+  const { node, dir, cluster = 'acme', endpoints, ttl = '2s', onEtcdLoss = 'continue' } = options;
+  const { storePath, prefix = '', stream = 'orders', source, chunk = {} } = options;
+  return {
+    node,
+    cluster,
+    stateDir: join(dir, 'state'),
+    coordination: endpoints ? { etcd: { endpoints, ttl } } : 'solo',
+    onEtcdLoss,
+    stores: { main: { type: 'file', path: storePath, ...(prefix && { prefix }) } },
+    streams: {
+      [stream]: { source: { type: 'mariadb', ...source }, store: 'main', chunk: { maxDelay: '20ms', ...chunk } },
+    },
+    admin: { listen },
+  };
+}
+
+export interface Outcome {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly tookMs: number;
+}
+
+/** Carries out a `shipmate` command with a config; never throws for its exit code. */
+export async function shipmate(configFile: string, ...args: string[]): Promise<Outcome> {
+  const beganMs = performance.now();
+  const child = spawn(SHIPMATE, [...args, '-c', configFile], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const endWithUs = () => child.kill('SIGKILL');
+  process.once('exit', endWithUs);
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    stderr += text;
+  });
+  const [code] = await once(child, 'close');
+  process.off('exit', endWithUs);
+  return { code: typeof code === 'number' ? code : -1, stdout, stderr, tookMs: performance.now() - beganMs };
+}
