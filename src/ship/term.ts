@@ -114,7 +114,12 @@ export class Term {
   async #gather(slices: AsyncIterable<LogSlice>, signal: AbortSignal): Promise<void> {
     const iterator = slices[Symbol.asyncIterator]();
     try {
-      let next = iterator.next();
+      const ask = () => {
+        const next = iterator.next();
+        next.catch(() => {}); // where a cut fails meanwhile, nobody awaits it
+        return next;
+      };
+      let next = ask();
       for (;;) {
         while (this.#chunker.ready && (await this.#dueBefore(next))) await this.#cut(signal);
         const { value: slice, done } = await next;
@@ -123,7 +128,7 @@ export class Term {
         while (!this.#chunker.fits(slice)) await this.#cut(signal);
         await this.#chunker.add(slice, signal);
         this.#readUpTo = slice.to;
-        next = iterator.next();
+        next = ask();
       }
     } finally {
       await iterator.return?.().catch(() => {});
