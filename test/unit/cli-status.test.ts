@@ -1,0 +1,169 @@
+import { describe, expect, test } from '@jest/globals';
+import { statusText } from '../../src/cli/status-text.ts';
+import type { Overview, TwinStream } from '../../src/coordination/coordination.ts';
+import { bytesText, secondsText } from '../../src/core/format.ts';
+import { statusReport } from '../../src/core/status.ts';
+
+const twinStream = (given: Partial<TwinStream>): TwinStream => ({
+  name: 'orders',
+  role: 'standby',
+  ready: true,
+  reason: 'resume: the last chunk is here',
+  lagBytes: 0,
+  lagSeconds: null,
+  config: 'c',
+  ...given,
+});
+
+const twin = (node: string, ...streams: TwinStream[]) => ({
+  node,
+  version: '1',
+  format: 1,
+  time: '2026-11-22T13:00:01Z',
+  streams,
+});
+
+const cursor = {
+  archive: 'a1',
+  stream: 'orders',
+  term: 3,
+  slot: 217,
+  digest: 'd1',
+  position: { origin: 'mariadb-1', incarnation: 'i', segment: 'binlog.000003', offset: 4711, id: '0-1-52,1-1-7' },
+  time: '2026-11-22T13:00:00Z',
+};
+
+const overview: Overview = {
+  streams: [
+    { name: 'orders', master: 'db-1', cursor },
+    { name: 'old', master: null, cursor: { ...cursor, stream: 'old', position: null } },
+  ],
+  twins: [
+    twin(
+      'db-2',
+      twinStream({
+        ready: false,
+        reason: 'gap: binlog.000002 was purged before it was shipped, and it is needed',
+        lagBytes: 3_500_000,
+        lagSeconds: 12.2,
+      }),
+    ),
+    twin('db-1', twinStream({ role: 'master', reason: 'writes term 3', lagBytes: 0, lagSeconds: 0 })),
+  ],
+};
+
+const expected = { cluster: 'acme', stores: { orders: ['main'], billing: ['main'] } };
+
+describe('the report', () => {
+  test('has exactly the fields that scripts rely on', () => {
+    expect(statusReport(overview, expected).streams.find(({ name }) => name === 'orders')).toEqual({
+      name: 'orders',
+      master: 'db-1',
+      term: 3,
+      slot: 217,
+      cursor: { id: '0-1-52,1-1-7', segment: 'binlog.000003', offset: 4711, time: '2026-11-22T13:00:00Z' },
+      lagBytes: 3_500_000,
+      lagSeconds: 12.2,
+      twins: [
+        { node: 'db-1', role: 'master', ready: true, reason: 'writes term 3', lagBytes: 0 },
+        {
+          node: 'db-2',
+          role: 'standby',
+          ready: false,
+          reason: 'gap: binlog.000002 was purged before it was shipped, and it is needed',
+          lagBytes: 3_500_000,
+        },
+      ],
+      stores: [{ name: 'main', lagBytes: 3_500_000, lagSeconds: 12.2 }],
+    });
+  });
+
+  test('rule 21: the lag is the largest over the twins, so a master on a stalled replica does not look fine', () => {
+    const { lagBytes, lagSeconds } = statusReport(overview, expected).streams.at(-1)!;
+    expect({ lagBytes, lagSeconds }).toEqual({ lagBytes: 3_500_000, lagSeconds: 12.2 });
+  });
+
+  test('lists streams of the config that nobody runs, and streams that only the twins know', () => {
+    const { streams } = statusReport(overview, expected);
+    expect(streams.map(({ name }) => name)).toEqual(['billing', 'old', 'orders']);
+    expect(streams[0]).toEqual({
+      name: 'billing',
+      master: null,
+      term: 0,
+      slot: 0,
+      cursor: null,
+      lagBytes: null,
+      lagSeconds: null,
+      twins: [],
+      stores: [{ name: 'main', lagBytes: null, lagSeconds: null }],
+    });
+    expect(streams[1]).toMatchObject({ term: 3, slot: 217, cursor: null, stores: [] });
+  });
+});
+
+describe('on a terminal', () => {
+  const draw = (given: Overview, width = 80) => statusText(statusReport(given, expected), { width, colour: false });
+
+  test('80 columns', () => {
+    expect(`\n${draw(overview)}\n`).toBe(`
+cluster acme
+
+STREAM   MASTER  TERM  SLOT  LAG            ARCHIVED UP TO
+billing  none    0     0     -              nothing yet
+old      none    3     217   -              nothing yet
+orders   db-1    3     217   3.3 MiB, 12 s  0-1-52,1-1-7 at binlog.000003:4711
+
+STREAM  TWIN  ROLE     READY  LAG      WHY
+orders  db-1  master   yes    0 B      writes term 3
+orders  db-2  standby  no     3.3 MiB  gap: binlog.000002 was purged before it …
+`);
+  });
+
+  test('no daemon alive', () => {
+    expect(draw({ streams: [], twins: [] })).toContain('no daemon of this cluster is alive');
+  });
+
+  test.each([40, 80, 120])('no line is longer than %d columns, however long the names and GTID sets', (width) => {
+    const long: Overview = {
+      streams: [
+        {
+          name: 'orders',
+          master: 'm'.repeat(60),
+          cursor: { ...cursor, position: { ...cursor.position, id: '0-1-52,'.repeat(40) } },
+        },
+      ],
+      twins: [twin('n'.repeat(60), twinStream({ reason: 'fork: '.repeat(40), lagBytes: 1 }))],
+    };
+    for (const line of draw(long, width).split('\n')) expect(line.length).toBeLessThanOrEqual(width);
+  });
+
+  test('what others wrote cannot command the terminal', () => {
+    const sly: Overview = { streams: [], twins: [twin('db-1', twinStream({ reason: 'gap\x1b[2J\nstolen' }))] };
+    const text = draw(sly);
+    expect(text).not.toContain('\x1b');
+    expect(text).toContain('gap [2J stolen');
+  });
+
+  test('colour marks what is wrong', () => {
+    const text = statusText(statusReport(overview, expected), { width: 80, colour: true });
+    expect(text).toContain('\x1b[31mno');
+    expect(text).toContain('\x1b[31mnone');
+  });
+});
+
+test.each([
+  [0, '0 B'],
+  [1023, '1023 B'],
+  [1024, '1.0 KiB'],
+  [1536, '1.5 KiB'],
+  [12 * 1024 ** 2, '12 MiB'],
+  [1024 ** 2 - 1, '1.0 MiB'],
+])('%d bytes read %s', (bytes, text) => expect(bytesText(bytes)).toBe(text));
+
+test.each([
+  [0.26, '0.3 s'],
+  [42, '42 s'],
+  [300, '5 min'],
+  [10_800, '3 h'],
+  [172_800, '2 d'],
+])('%d seconds read %s', (seconds, text) => expect(secondsText(seconds)).toBe(text));
