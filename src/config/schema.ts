@@ -95,15 +95,15 @@ const etcd = object({
     .describe('Client URLs of the etcd nodes.'),
   ttl: ttl.prefault('5s').describe('Lease of a daemon: how long after its death another takes over.'),
   tls: object({
-    ca: path.optional().describe('CA certificate, PEM; by default the system knows whom to trust.'),
-    cert: path.optional().describe('Client certificate, PEM.'),
-    key: path.optional().describe('Its private key, PEM.'),
+    ca: path.exactOptional().describe('CA certificate, PEM; by default the system knows whom to trust.'),
+    cert: path.exactOptional().describe('Client certificate, PEM.'),
+    key: path.exactOptional().describe('Its private key, PEM.'),
   })
     .refine(({ cert, key }) => (cert === undefined) === (key === undefined), '"cert" and "key" go together')
-    .optional()
+    .exactOptional()
     .describe('For https endpoints.'),
-  username: z.string().min(1).optional(),
-  passwordFile: path.optional().describe('File whose first line is the password; read when etcd is first used.'),
+  username: z.string().min(1).exactOptional(),
+  passwordFile: path.exactOptional().describe('File whose first line is the password; read when etcd is first used.'),
 })
   .refine(
     ({ username, passwordFile }) => (username === undefined) === (passwordFile === undefined),
@@ -128,21 +128,21 @@ const fileStore = object({
 const binlogSource = object({
   type: z.enum(['mariadb', 'mysql']),
   dir: path.describe('Where the binlogs are.'),
-  index: z.string().min(1).optional().describe('The index file, absolute or below dir; found there by default.'),
+  index: z.string().min(1).exactOptional().describe('The index file, absolute or below dir; found there by default.'),
   url: z
     .url({
       protocol: /^(mariadb|mysql)$/,
       hostname: /^.*$/,
       error: 'must be a URL such as mariadb://shipmate@127.0.0.1:3306',
     })
-    .optional()
+    .exactOptional()
     .describe('For what only SQL knows: whether the server is writable, replicates, what it purges.'),
 });
 
 const stream = object({
   source: z.discriminatedUnion('type', [binlogSource]),
-  store: name.optional().describe('Where it goes: a name below "stores". This or "plan".'),
-  plan: name.optional().describe('Where it goes: a name below "plans". This or "store".'),
+  store: name.exactOptional().describe('Where it goes: a name below "stores". This or "plan".'),
+  plan: name.exactOptional().describe('Where it goes: a name below "plans". This or "store".'),
   chunk: object({
     maxBytes: size({ min: '1KiB', max: '1GiB' }).prefault('8MiB').describe('Log bytes shipped at once, at most.'),
     maxDelay: duration({ min: '1ms', max: '1h' })
@@ -167,7 +167,7 @@ const listen = z
 const notEmpty = (all: object) => Object.keys(all).length > 0;
 
 export const configFile = object({
-  node: hostLikeName.optional().describe("This twin's name, unique among the twins; by default the host's name."),
+  node: hostLikeName.exactOptional().describe("This twin's name, unique among the twins; by default the host's name."),
   cluster: hostLikeName.describe("The twins' shared name space in etcd and on the status page."),
   stateDir: path.prefault('/var/lib/shipmate').describe('Archive ids and secrets; mode 0700.'),
   coordination: z.union([z.literal('solo'), object({ etcd })], {
