@@ -62,11 +62,12 @@ export async function adoptArchive(opener: Opener): Promise<ArchiveInfo> {
   return archive.info;
 }
 
-/** Two creations of one new name: a store that lets both win can't be a primary (rule 2). */
-export async function raceProbe(store: ObjectStore, stream: string, signal: AbortSignal): Promise<void> {
+/** Two creations of one new name: a store that lets both win can't be a primary (rule 2). Returns the probe's key. */
+export async function raceProbe(store: ObjectStore, stream: string, signal: AbortSignal): Promise<string> {
   const key = probeKey(stream, randomUUID());
   const outcomes = await Promise.all(['a', 'b'].map((body) => store.create(key, Buffer.from(body), signal)));
   if (outcomes.filter((outcome) => outcome === 'created').length !== 1) throw notCreateOnly(store);
+  return key;
 }
 
 /** The twins agree on the id first, so that whoever creates stream.json, all of them mean the same archive. */

@@ -18,6 +18,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./run.ts')).defineRun,
   },
   {
+    name: 'check',
+    summary: 'config, rights, source settings, etcd, stores: what would go wrong, and the fix',
+    load: async () => (await import('./check.ts')).defineCheck,
+  },
+  {
     name: 'status',
     summary: 'who leads each stream, how far the archive is, and which twins could take over',
     load: async () => (await import('./status.ts')).defineStatus,
@@ -36,6 +41,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     name: 'accept-fork',
     summary: 'lets a stream go on from a database that never had the end of its archive',
     load: async () => (await import('./accept-fork.ts')).defineAcceptFork,
+  },
+  {
+    name: 'adopt',
+    summary: "makes what the store holds this cluster's archive of a stream, whatever was remembered",
+    load: async () => (await import('./adopt.ts')).defineAdopt,
   },
   {
     name: 'config',

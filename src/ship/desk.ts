@@ -1,7 +1,15 @@
 import { pause } from '../archive/retry.ts';
-import type { OperatorRequest, PendingRequest, RequestBoard, TwinBoard } from '../coordination/coordination.ts';
+import type {
+  Cursor,
+  CursorBoard,
+  OperatorRequest,
+  PendingRequest,
+  RequestBoard,
+  TwinBoard,
+} from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
 import type { Log } from '../core/log.ts';
+import { samePlace } from '../core/position.ts';
 import { messageOf } from '../errors.ts';
 import type { Located } from '../source/source.ts';
 
@@ -9,6 +17,7 @@ export interface DeskOptions {
   readonly stream: string;
   readonly node: string;
   readonly requests: RequestBoard;
+  readonly cursors: CursorBoard;
   readonly twins: TwinBoard;
   readonly log: Log;
   /** Told whenever a decision arrived that the role loop must look at. */
@@ -31,7 +40,7 @@ export class HandedOver extends Error {
 export class Desk {
   readonly #options: DeskOptions;
   #leave: ((reason: HandedOver) => void) | null = null;
-  #accepted: PendingRequest | null = null;
+  #accepted: { readonly pending: PendingRequest; readonly head: Cursor | null } | null = null;
   #standBackUntilMs = 0;
 
   constructor(options: DeskOptions) {
@@ -61,28 +70,25 @@ export class Desk {
     return performance.now() < this.#standBackUntilMs;
   }
 
-  /** Whether an operator accepted what stands here: this result, at this very head. */
+  /** Whether an operator accepted this result at this very end of the log. */
   accepts(located: Located, end: ChainEnd): boolean {
-    const request = this.#accepted?.request;
-    return (
-      request !== undefined &&
-      located.at !== null &&
-      request.kind === `accept-${located.result}` &&
-      (request.head === undefined || request.head === end.digest)
-    );
+    if (this.#accepted === null || located.at === null) return false;
+    const { pending, head } = this.#accepted;
+    const sameEnd = !head?.position || (end.position !== null && samePlace(head.position, end.position));
+    return pending.request.kind === `accept-${located.result}` && sameEnd;
   }
 
   /** What was accepted, as evidence for the opening. */
   get acceptance(): Pick<OperatorRequest, 'by' | 'time'> | null {
-    const request = this.#accepted?.request;
+    const request = this.#accepted?.pending.request;
     return request ? { by: request.by, time: request.time } : null;
   }
 
   /** A term was opened: whatever was accepted is done or no longer needed. */
   async opened(message: string): Promise<void> {
-    const pending = this.#accepted;
+    const accepted = this.#accepted;
     this.#accepted = null;
-    if (pending) await this.answer(pending, true, message);
+    if (accepted) await this.answer(accepted.pending, true, message);
   }
 
   async answer(pending: PendingRequest, ok: boolean, message: string): Promise<void> {
@@ -96,13 +102,19 @@ export class Desk {
 
   async #take(pending: PendingRequest): Promise<void> {
     const { request } = pending;
+    const { cursors, stream } = this.#options;
     if (request.kind === 'handover') {
       await this.#handOver(pending);
     } else if (this.#leave) {
       await this.answer(pending, false, 'there is nothing to accept: a master ships this stream');
     } else {
-      this.#accepted = pending;
-      this.#options.onDecision();
+      const head = await cursors.load(stream);
+      if (request.head !== undefined && head?.digest !== request.head) {
+        await this.answer(pending, false, 'the archive has moved on since: look again');
+      } else {
+        this.#accepted = { pending, head };
+        this.#options.onDecision();
+      }
     }
   }
 

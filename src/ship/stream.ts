@@ -1,5 +1,5 @@
 import { type Opener, openArchive } from '../archive/identity.ts';
-import { retry } from '../archive/retry.ts';
+import { pause, retry } from '../archive/retry.ts';
 import { type Archive, findEnd, readPlace } from '../archive/walk.ts';
 import type { BlockPool } from '../codec/blocks.ts';
 import type { Encoder } from '../codec/encoder.ts';
@@ -39,6 +39,8 @@ export interface StreamOptions {
   readonly onChange: () => void;
 }
 
+const REMEMBER_MS = 5_000;
+
 /** One stream on one twin: opens its archive, keeps its role, and says how it stands. */
 export class StreamShipper {
   readonly #options: StreamOptions;
@@ -68,6 +70,7 @@ export class StreamShipper {
       stream: name,
       node,
       requests: coordination.requests,
+      cursors: coordination.cursors,
       twins: coordination.twins,
       log,
       onDecision: () => readiness.reconsider(),
@@ -82,8 +85,7 @@ export class StreamShipper {
       onChange,
     });
     this.#readiness = readiness;
-    const attending = desk.attend(signal);
-    attending.catch(() => {});
+    const attending = Promise.allSettled([desk.attend(signal), this.#keepRemembered(archive, signal)]);
     await keepRole(
       {
         ...this.#options,
@@ -100,7 +102,7 @@ export class StreamShipper {
       },
       signal,
     );
-    await attending.catch(() => {});
+    await attending;
   }
 
   /** What this twin tells the others, measured now; a source that can't be measured has no lag, not none. */
@@ -177,6 +179,23 @@ export class StreamShipper {
     } catch (error) {
       if (signal.aborted) return null;
       throw error;
+    }
+  }
+
+  /** An etcd that was wiped under a running daemon learns the archive's id again (rule 1). */
+  async #keepRemembered({ info }: Archive, signal: AbortSignal): Promise<never> {
+    const { coordination, name, log, metrics } = this.#options;
+    for (;;) {
+      await pause(REMEMBER_MS, signal);
+      try {
+        const known = await coordination.archives.load(name);
+        metrics.alarm('archive-id', known !== null && known.id !== info.archive);
+        if (known !== null) continue;
+        await coordination.archives.confirm(name, info.archive);
+        log.warn('etcd had forgotten which archive this stream has; it was told again', { archive: info.archive });
+      } catch (error) {
+        log.debug('etcd could not be asked for the archive id', { error });
+      }
     }
   }
 

@@ -1,0 +1,37 @@
+import type { Command } from 'commander';
+import { streamOf } from '../config.ts';
+import { streamKey } from '../core/keys.ts';
+import { ShipmateError } from '../errors.ts';
+import { withCoordination } from './coordination.ts';
+import { confirm, print, requireTerminal } from './terminal.ts';
+
+export function defineAdopt(command: Command): void {
+  command
+    .argument('<stream>')
+    .option('--yes', 'do not ask')
+    .action(async (stream: string, { yes = false }: { yes?: boolean }) => {
+      requireTerminal({ yes });
+      await withCoordination(command, async (coordination, config) => {
+        const name = streamOf(config, stream).plan.primary;
+        const { openStore, withOpener } = await import('../wiring.ts');
+        const { adoptArchive, readArchive } = await import('../archive/identity.ts');
+        const found = await readArchive(openStore(config, name), stream);
+        print(
+          found
+            ? `Store ${name} holds archive ${found.info.archive} of ${stream}, made by node ${found.info.node} of cluster ` +
+                `${found.info.cluster} on ${found.info.created}. From now on it is this cluster's archive of ${stream}, ` +
+                'whatever was remembered before.'
+            : `Store ${name} holds no archive of ${stream} (${streamKey(stream)}). A new one is begun there, from the oldest ` +
+                'byte still on disk; what an earlier archive held is not in it.',
+        );
+        if (!(await confirm(`adopt ${stream}?`, { yes }))) {
+          throw new ShipmateError(`the archive of stream ${stream} was not adopted`, {
+            code: 'ADOPT_DECLINED',
+            hint: 'answer y, or give --yes, to go on',
+          });
+        }
+        const info = await withOpener(config, stream, coordination, adoptArchive);
+        print(`archive ${info.archive} is the archive of ${stream} now; restart daemons that refused it`);
+      });
+    });
+}

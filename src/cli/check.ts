@@ -1,0 +1,31 @@
+import { styleText } from 'node:util';
+import type { Command } from 'commander';
+import { ShipmateError } from '../errors.ts';
+import type { About } from '../inspect.ts';
+import { readConfig } from './config-file.ts';
+import { print, printable, printJson } from './terminal.ts';
+
+const MARKS = { ok: ['green', 'ok     '], warning: ['yellow', 'warning'], error: ['red', 'error  '] } as const;
+
+export function defineCheck(command: Command): void {
+  command.option('--json', 'print JSON').action(async ({ json = false }: { json?: boolean }) => {
+    const config = await readConfig(command);
+    const { inspect } = await import('../inspect.ts');
+    const findings = await inspect(config);
+    if (json) printJson({ findings });
+    else for (const finding of findings) print(lineOf(finding));
+    const errors = findings.filter(({ level }) => level === 'error').length;
+    if (errors > 0) {
+      throw new ShipmateError(`${errors} of ${findings.length} checks found what would go wrong`, {
+        code: 'CHECK_FAILED',
+        hint: 'each error above says what to do',
+      });
+    }
+  });
+}
+
+function lineOf({ level, about, message, hint }: About): string {
+  const [colour, mark] = MARKS[level];
+  const shown = process.stdout.hasColors?.() ? styleText(colour, mark) : mark;
+  return printable(`${shown} ${about}: ${message}`) + (hint === undefined ? '' : `\n        ${printable(hint)}`);
+}

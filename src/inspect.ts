@@ -1,0 +1,109 @@
+import { headOf } from './archive/head.ts';
+import { raceProbe, readArchive } from './archive/identity.ts';
+import { findEnd } from './archive/walk.ts';
+import type { Config, StreamConfig } from './config.ts';
+import type { Coordination } from './coordination/coordination.ts';
+import { messageOf, ShipmateError } from './errors.ts';
+import { createLog } from './log.ts';
+import type { Finding, LogSource } from './source/source.ts';
+import { openCoordination, openSource, openStore } from './wiring.ts';
+
+/** A finding, and what it is about: `etcd`, `store main`, `stream orders`. */
+export interface About extends Finding {
+  readonly about: string;
+}
+
+/** Twins whose clocks differ by more write times into the archive that contradict each other. */
+const CLOCK_MS = 2_000;
+
+/** Looks at everything that a daemon with this config would need; changes nothing but one probe object a store. */
+export async function inspect(config: Config): Promise<About[]> {
+  const log = createLog({ node: config.node, level: 'error' });
+  const coordination = await openCoordination(config, log);
+  try {
+    const streams = Object.values(config.streams);
+    const stores = new Map(streams.map(({ plan, name }) => [plan.primary, name]));
+    const findings = [
+      about('config', async () => [{ level: 'ok', message: `${streams.length} stream(s), node ${config.node}` }]),
+      about(coordination.kind, () => inspectTwins(coordination, config)),
+      ...[...stores].map(([name, stream]) => about(`store ${name}`, () => inspectStore(config, name, stream))),
+      ...streams.map(async (stream) => {
+        const source = openSource(stream, log);
+        try {
+          return await about(`stream ${stream.name}`, () => inspectStream(config, stream, source, coordination));
+        } finally {
+          await source.close();
+        }
+      }),
+    ];
+    return (await Promise.all(findings)).flat();
+  } finally {
+    await coordination.close();
+  }
+}
+
+async function about(subject: string, look: () => Promise<Finding[]>): Promise<About[]> {
+  try {
+    return (await look()).map((finding) => ({ about: subject, ...finding }));
+  } catch (error) {
+    const hint = error instanceof ShipmateError ? error.hint : undefined;
+    return [{ about: subject, level: 'error', message: messageOf(error), ...(hint !== undefined && { hint }) }];
+  }
+}
+
+async function inspectTwins(coordination: Coordination, { node }: Config): Promise<Finding[]> {
+  const { twins } = await coordination.overview();
+  const findings: Finding[] = [
+    { level: 'ok', message: `answers; daemons alive: ${twins.map((twin) => twin.node).join(', ') || 'none'}` },
+  ];
+  for (const twin of twins.filter((other) => other.node !== node)) {
+    const aheadMs = Date.parse(twin.time) - Date.now();
+    if (Math.abs(aheadMs) < CLOCK_MS) continue;
+    findings.push({
+      level: 'warning',
+      message: `the clock of ${twin.node} differs from this one by ${(aheadMs / 1000).toFixed(1)} s`,
+      hint: 'synchronise both with NTP: restore by time goes by them',
+    });
+  }
+  return findings;
+}
+
+async function inspectStore(config: Config, name: string, stream: string): Promise<Finding[]> {
+  const store = openStore(config, name);
+  const key = await raceProbe(store, stream, AbortSignal.timeout(30_000));
+  await store.delete([key]).catch(() => {}); // the daemon needs no right to delete
+  const capacity = await store.capacity();
+  const room = capacity ? `; ${(capacity.freeBytes / 2 ** 30).toFixed(1)} GiB free` : '';
+  return [{ level: 'ok', message: `creates an object only where its name is free${room}` }];
+}
+
+async function inspectStream(
+  config: Config,
+  { name, plan }: StreamConfig,
+  source: LogSource,
+  coordination: Coordination,
+): Promise<Finding[]> {
+  const findings = await source.inspect();
+  const archive = await readArchive(openStore(config, plan.primary), name);
+  if (archive === null) {
+    return [
+      ...findings,
+      { level: 'ok', message: `no archive in store ${plan.primary} yet: "shipmate run --init" creates it` },
+    ];
+  }
+  const known = await coordination.archives.load(name);
+  if (known !== null && known.id !== archive.info.archive) {
+    findings.push({
+      level: 'error',
+      message: `store ${plan.primary} holds archive ${archive.info.archive}, but the twins know ${known.id}`,
+      hint: `another cluster's store or prefix? If it is this database's archive: shipmate adopt ${name}`,
+    });
+    return findings;
+  }
+  const { result, allowed, reason } = await source.locate(await headOf(archive, await findEnd(archive, null)));
+  findings.push({
+    level: allowed ? 'ok' : 'error',
+    message: `this twin against the archive's end: ${result}: ${reason}`,
+  });
+  return findings;
+}

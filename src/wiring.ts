@@ -1,0 +1,197 @@
+import { type AdminServer, startAdmin } from './admin/server.ts';
+import type { Opener } from './archive/identity.ts';
+import { openBlockPool } from './codec/blocks.ts';
+import { openEncoder } from './codec/encoder.ts';
+import { type Config, readPassword, type StreamConfig, sharedDigest, storeOf, streamOf } from './config.ts';
+import type { ArchiveMemory, Coordination } from './coordination/coordination.ts';
+import { openEtcd } from './coordination/etcd.ts';
+import { SoloArchives } from './coordination/solo/boards.ts';
+import { Folder } from './coordination/solo/folder.ts';
+import { openSolo } from './coordination/solo.ts';
+import type { Log } from './core/log.ts';
+import { statusReport } from './core/status.ts';
+import { createLog, type NodeLog } from './log.ts';
+import { Metrics } from './metrics.ts';
+import { runDaemon } from './ship/daemon.ts';
+import { StreamShipper } from './ship/stream.ts';
+import { Wake } from './ship/wake.ts';
+import { mariadbFormat } from './source/mariadb/format.ts';
+import { openMariadbSource } from './source/mariadb.ts';
+import type { LogFormat, LogSource } from './source/source.ts';
+import { openFileStore } from './store/file.ts';
+import type { ObjectStore } from './store/store.ts';
+import { version } from './version.ts';
+
+/** A slice of the log, at most; a chunk's block holds at least one. */
+const SLICE_BYTES = 1 << 20;
+/** Plain bytes of all streams together that may wait for their encoding, at the least. */
+const POOL_BYTES = 64 << 20;
+
+/** A store of the config by its name. */
+export function openStore(config: Config, name: string): ObjectStore {
+  return openFileStore({ name, ...storeOf(config, name) });
+}
+
+/** Opens etcd, or the local state in solo mode. Waits for neither. */
+export async function openCoordination(config: Config, log: Log): Promise<Coordination> {
+  const { coordination, cluster, node, stateDir, onEtcdLoss } = config;
+  if (coordination.kind === 'solo') return openSolo({ node, stateDir });
+  const { kind: _, username, passwordFile, tls, ...etcd } = coordination;
+  return openEtcd({
+    ...etcd,
+    ...(tls && { tls }),
+    ...(username && { username, password: passwordFile ? await readPassword(passwordFile) : '' }),
+    cluster,
+    node,
+    onEtcdLoss,
+    log,
+  });
+}
+
+export function openSource(stream: StreamConfig, log: Log): LogSource {
+  const { type: flavour, dir, index, url } = stream.source;
+  const maxSliceBytes = Math.min(SLICE_BYTES, stream.chunk.maxBytes);
+  return openMariadbSource({
+    stream: stream.name,
+    dir,
+    ...(index !== undefined && { index }),
+    ...(url !== undefined && { url }),
+    flavour,
+    busyPollMs: stream.chunk.maxDelayMs,
+    maxSliceBytes,
+    log,
+  });
+}
+
+/** How a stream's segments are cut and indexed; opens nothing. MariaDB's and MySQL's binlogs have one format. */
+export function logFormatOf(_stream: StreamConfig): LogFormat {
+  return mariadbFormat();
+}
+
+/** What opening a stream's archive takes, for one command. */
+export async function withOpener<T>(
+  config: Config,
+  name: string,
+  coordination: Coordination,
+  use: (opener: Opener) => Promise<T>,
+): Promise<T> {
+  const stream = streamOf(config, name);
+  const source = openSource(stream, createLog({ node: config.node, level: 'error' }));
+  try {
+    return await use({
+      store: openStore(config, stream.plan.primary),
+      stream: name,
+      cluster: config.cluster,
+      node: config.node,
+      identity: await source.identity(),
+      memories: [coordination.archives, localMemory(config, coordination)],
+      signal: new AbortController().signal,
+    });
+  } finally {
+    await source.close();
+  }
+}
+
+function localMemory(config: Config, coordination: Coordination): ArchiveMemory {
+  return coordination.kind === 'solo' ? coordination.archives : new SoloArchives(new Folder(config.stateDir, 'local'));
+}
+
+export interface DaemonStart {
+  /** Create archives that are not there. */
+  readonly init: boolean;
+  /** Solo: seal a term of another node. */
+  readonly force?: boolean;
+  readonly log?: NodeLog;
+  /** For tests of failing stores. */
+  readonly decorateStore?: (store: ObjectStore) => ObjectStore;
+}
+
+export interface Daemon {
+  /** Where HTTP listens; null where it does not. */
+  readonly url: string | null;
+  /** Resolves after `stop`; rejects with what ended the daemon otherwise. */
+  readonly done: Promise<void>;
+  /** Leaves every stream in order, handing it over at once. */
+  stop(): Promise<void>;
+}
+
+/** Puts a daemon together and lets it run. Waits for nothing outside this process but the listening port. */
+export async function startDaemon(config: Config, start: DaemonStart): Promise<Daemon> {
+  const { init, force = false, log = createLog({ node: config.node }), decorateStore = (store) => store } = start;
+  const metrics = new Metrics({ version, node: config.node });
+  const coordination = await openCoordination(config, log);
+  const streams = Object.values(config.streams);
+  const encoder = openEncoder();
+  const changed = new Wake();
+  const sources: LogSource[] = [];
+  const blockBytes = Math.max(SLICE_BYTES, ...streams.map(({ chunk }) => chunk.maxBytes));
+  // Each stream gathers in one block; beyond that, enough for the encoder's threads to stay busy.
+  const pool = openBlockPool({ blockBytes, maxBytes: Math.max(POOL_BYTES, (streams.length + 2) * blockBytes) });
+  const shippers = streams.map((stream) => {
+    const streamLog = log.child({ stream: stream.name });
+    const source = openSource(stream, streamLog);
+    sources.push(source);
+    return new StreamShipper({
+      name: stream.name,
+      node: config.node,
+      cluster: config.cluster,
+      source,
+      store: decorateStore(openStore(config, stream.plan.primary)),
+      coordination,
+      memory: localMemory(config, coordination),
+      chunk: stream.chunk,
+      pool,
+      encoder,
+      metrics: metrics.stream(stream.name),
+      log: streamLog,
+      config: sharedDigest(config, stream),
+      init,
+      force,
+      onChange: () => changed.nudge(),
+    });
+  });
+
+  const stopping = new AbortController();
+  const view = {
+    metrics: () => metrics.text(),
+    ready: () => readinessOf(shippers, coordination),
+    status: async () =>
+      statusReport(await coordination.overview(), { cluster: config.cluster, stores: storesOf(config) }),
+  };
+  let admin: AdminServer | null = null;
+  const release = async () => {
+    await admin?.close();
+    await Promise.all(sources.map((source) => source.close()));
+    await encoder.close();
+    await coordination.close();
+  };
+  try {
+    admin = config.admin && (await startAdmin({ ...config.admin, view, log }));
+  } catch (error) {
+    await release();
+    throw error;
+  }
+  log.info(`shipmate ${version} runs`, { streams: shippers.map(({ name }) => name), ...(admin && { url: admin.url }) });
+  const options = { node: config.node, version, streams: shippers, coordination, metrics, log, changed };
+  const done = runDaemon(options, stopping.signal).finally(release);
+  done.catch(() => {}); // whoever started the daemon awaits it
+  return {
+    url: admin?.url ?? null,
+    done,
+    async stop() {
+      stopping.abort(new Error('the daemon was told to stop'));
+      await done;
+    },
+  };
+}
+
+function readinessOf(shippers: readonly StreamShipper[], coordination: Coordination) {
+  const reasons = shippers.flatMap((shipper) => shipper.notReady());
+  if (!coordination.health().reachable) reasons.push('etcd does not answer');
+  return { ok: reasons.length === 0, reasons };
+}
+
+/** Names of each stream's stores, for the status. */
+export function storesOf(config: Config): Record<string, string[]> {
+  return Object.fromEntries(Object.values(config.streams).map(({ name, plan }) => [name, [plan.primary]]));
+}
