@@ -4,7 +4,8 @@ import { ShipmateError } from '../errors.ts';
 import { checkStream, operator, withCoordination } from './coordination.ts';
 import { confirm, print, printable, requireTerminal } from './terminal.ts';
 
-const ANSWER_MS = 10_000;
+/** The answer comes when the new term is open: as long as a slow store may take for two small objects. */
+const ANSWER_MS = 30_000;
 
 export interface Decision {
   readonly kind: 'accept-gap' | 'accept-fork';
@@ -83,8 +84,12 @@ async function decide(
   };
   const answer = await coordination.requests.ask(stream, request, ANSWER_MS);
   if (answer === null) {
-    const message = `no daemon answered for stream ${stream} within ${ANSWER_MS / 1000} s; nothing was changed`;
-    throw failed(decision, message, 'are the daemons alive? See "shipmate status"');
+    const message = `no daemon answered for stream ${stream} within ${ANSWER_MS / 1000} s`;
+    throw failed(
+      decision,
+      message,
+      'see "shipmate status": whether a daemon is alive, and whether it has gone on after all',
+    );
   }
   if (!answer.ok) throw failed(decision, `stream ${stream}: ${answer.message}`, 'see "shipmate status"');
   return answer.message;

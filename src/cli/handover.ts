@@ -57,8 +57,8 @@ export async function handOver(
   const answer = await coordination.requests.ask(stream, request, ANSWER_MS);
   if (answer === null) {
     throw failed(
-      `${from}, the master of stream ${stream}, did not answer within ${ANSWER_MS / 1000} s; nothing was changed`,
-      `is the daemon on ${from} alive? If not, another twin takes over when its lease has run out`,
+      `${from}, the master of stream ${stream}, did not answer within ${ANSWER_MS / 1000} s`,
+      `see "shipmate status"; if the daemon on ${from} is dead, another twin takes over when its lease has run out`,
     );
   }
   if (!answer.ok) throw failed(`${from} refused to hand over stream ${stream}: ${answer.message}`);

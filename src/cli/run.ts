@@ -4,11 +4,12 @@ import { readConfig } from './config-file.ts';
 export function defineRun(command: Command): void {
   command
     .option('--init', "create a stream's archive, or join one that is there; safe to repeat")
-    .action(async ({ init = false }: { init?: boolean }) => {
+    .option('--force', 'without etcd: go on with streams that another node shipped last')
+    .action(async ({ init = false, force = false }: { init?: boolean; force?: boolean }) => {
       const toldToStop = firstSignal();
       const config = await readConfig(command);
       const { startDaemon } = await import('../wiring.ts');
-      const daemon = await Promise.race([startDaemon(config, { init }), toldToStop]);
+      const daemon = await Promise.race([startDaemon(config, { init, force }), toldToStop]);
       if (!daemon) return; // told while it was starting: it leads nothing yet, and what it left half done is safe to repeat
       try {
         await Promise.race([daemon.done, toldToStop]);

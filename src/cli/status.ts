@@ -31,8 +31,8 @@ export function defineStatus(command: Command): void {
 }
 
 async function reportOf(coordination: Coordination, config: Config): Promise<StatusReport> {
-  const stores = Object.fromEntries(Object.values(config.streams).map(({ name, plan }) => [name, [plan.primary]]));
-  return statusReport(await coordination.overview(), { cluster: config.cluster, stores });
+  const { storesOf } = await import('../wiring.ts');
+  return statusReport(await coordination.overview(), { cluster: config.cluster, stores: storesOf(config) });
 }
 
 function draw(report: StatusReport): string {

@@ -102,9 +102,7 @@ describe('handover', () => {
 
   test('a master that does not answer, or refuses, is told', async () => {
     const { asked: _, ...silent } = boards(null, before);
-    await expect(handOver(silent, { stream: 'orders' })).rejects.toThrow(
-      'did not answer within 10 s; nothing was changed',
-    );
+    await expect(handOver(silent, { stream: 'orders' })).rejects.toThrow('did not answer within 10 s');
     const { asked: __, ...refusing } = boards({ ok: false, message: 'db-2 just became unready' }, before);
     await expect(handOver(refusing, { stream: 'orders' })).rejects.toThrow(
       'refused to hand over stream orders: db-2 just',
