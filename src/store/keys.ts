@@ -23,6 +23,12 @@ export function checkKey(key: string): void {
   }
 }
 
+/** The same for what a listing asks for, which may be empty, end with `/`, or end amid a part. */
+export function checkPrefix(prefix: string): void {
+  const part = prefix.endsWith('/') ? prefix.slice(0, -1) : prefix;
+  if (part !== '') checkKey(part);
+}
+
 /** Order of keys by their UTF-8 bytes, as every object store lists them. */
 export function compareKeys(a: string, b: string): number {
   const length = Math.min(a.length, b.length);

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
 import { abortReason } from '../../src/errors.ts';
-import { checkKey, clip, compareKeys, listedAs, notFound } from '../../src/store/keys.ts';
+import { checkKey, checkPrefix, clip, compareKeys, listedAs, notFound } from '../../src/store/keys.ts';
 import type { ByteRange, Capacity, ObjectInfo, ObjectStore } from '../../src/store/store.ts';
 
 /** A whole store in memory: passes the stores' contract. Every operation gives way once, so that others come between. */
@@ -45,6 +45,7 @@ export class MemoryStore implements ObjectStore {
     prefix: string,
     { after, delimiter }: { after?: string; delimiter?: '/' } = {},
   ): AsyncIterable<ObjectInfo> {
+    checkPrefix(prefix);
     await turn();
     let last: string | undefined;
     for (const key of this.keys(prefix)) {

@@ -1,0 +1,54 @@
+import { mkdir, open } from 'node:fs/promises';
+import { join, relative, sep } from 'node:path';
+import { codeOf } from '../errors.ts';
+
+/** Directories below a root, made where they are missing, whose own names are durable. */
+export class DurableDirectories {
+  readonly #root: string;
+  readonly #known = new Set<string>();
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  /** Makes the directory and those above it; the root never. Their names are durable afterwards. */
+  async ensure(directory: string): Promise<void> {
+    if (this.#known.has(directory)) return;
+    const parents: string[] = [];
+    let path = this.#root;
+    for (const part of relative(this.#root, directory).split(sep)) {
+      parents.push(path);
+      path = join(path, part);
+      await mkdir(path, 0o755).catch(unlessCode('EEXIST'));
+    }
+    // Those that were there too: another process may have made them and not come to this yet.
+    await Promise.all(parents.map(syncDirectory));
+    this.#known.add(directory);
+  }
+
+  /** Forgets what is known of directories, since one that was has gone. */
+  forget(): void {
+    this.#known.clear();
+  }
+}
+
+/**
+ * Makes every name that is in the directory now durable. Callers at the same time are not gathered: kernels put their
+ * journal writes together by themselves, and doing it here gained nothing that could be measured.
+ */
+export async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, 'r');
+  try {
+    // EINVAL: the file system has no such thing; the network ones without it write names through.
+    await handle.sync().catch(unlessCode('EINVAL'));
+  } finally {
+    await handle.close();
+  }
+}
+
+/** For `catch`: lets one error pass as success. */
+export function unlessCode(code: string): (error: unknown) => void {
+  return (error) => {
+    if (codeOf(error) !== code) throw error;
+  };
+}
