@@ -1,0 +1,105 @@
+import type { Log } from '../../core/log.ts';
+import { Deposed, ShipmateError } from '../../errors.ts';
+import type { ArchiveMemory, Cursor, CursorBoard, Leadership, RememberedArchive } from '../coordination.ts';
+import { readArchive, readCursor } from '../formats.ts';
+import type { Client } from './client.ts';
+import { follow } from './follow.ts';
+import type { Keys } from './keys.ts';
+import { isAbsent, list, transact, wasCreatedAt } from './kv.ts';
+import { EtcdLeadership } from './leadership.ts';
+
+export interface BoardOptions {
+  readonly client: Client;
+  readonly keys: Keys;
+  readonly log: Log;
+}
+
+/**
+ * A save may reach etcd twice, the second time late, and so put an older cursor over a newer one: readers take it for
+ * a hint, and the next save mends it.
+ */
+export class EtcdCursors implements CursorBoard {
+  readonly #options: BoardOptions;
+
+  constructor(options: BoardOptions) {
+    this.#options = options;
+  }
+
+  async load(stream: string): Promise<Cursor | null> {
+    const [entry] = await list(this.#options.client, { key: this.#options.keys.cursor(stream) });
+    return this.#read(stream, entry?.value ?? null);
+  }
+
+  async save(cursor: Cursor, by: Leadership): Promise<void> {
+    if (!(by instanceof EtcdLeadership)) throw new TypeError('the leadership was not won in this etcd');
+    const key = Buffer.from(this.#options.keys.cursor(cursor.stream));
+    const { succeeded } = await transact(this.#options.client, {
+      compare: [wasCreatedAt(by.key, by.revision)],
+      success: [{ request_put: { key, value: Buffer.from(JSON.stringify(cursor)) } }],
+    });
+    if (succeeded) return;
+    const deposed = new Deposed(`this node does not lead stream "${cursor.stream}" any more: its leader key is gone`);
+    void by.end(deposed);
+    throw deposed;
+  }
+
+  async *watch(stream: string, signal: AbortSignal): AsyncGenerator<Cursor, void, undefined> {
+    const { client, keys, log } = this.#options;
+    for await (const [entry] of follow({ client, range: { key: keys.cursor(stream) }, signal, log })) {
+      const cursor = this.#read(stream, entry?.value ?? null);
+      if (cursor) yield cursor;
+    }
+  }
+
+  #read(stream: string, text: string | null): Cursor | null {
+    const cursor = readCursor(text);
+    if (text !== null && !cursor)
+      this.#options.log.warn('the cursor in etcd is unreadable, so it is ignored', { stream });
+    return cursor;
+  }
+}
+
+export class EtcdArchives implements ArchiveMemory {
+  readonly #options: BoardOptions;
+
+  constructor(options: BoardOptions) {
+    this.#options = options;
+  }
+
+  async load(stream: string): Promise<RememberedArchive | null> {
+    const [entry] = await list(this.#options.client, { key: this.#options.keys.archive(stream) });
+    return entry ? this.#read(stream, entry.value) : null;
+  }
+
+  async propose(stream: string, id: string): Promise<RememberedArchive> {
+    const name = this.#options.keys.archive(stream);
+    const key = Buffer.from(name);
+    const proposed: RememberedArchive = { id, state: 'proposed' };
+    const { succeeded, responses } = await transact(this.#options.client, {
+      compare: [isAbsent(name)],
+      success: [{ request_put: { key, value: Buffer.from(JSON.stringify(proposed)) } }],
+      failure: [{ request_range: { key } }],
+    });
+    if (succeeded) return proposed;
+    return this.#read(stream, responses[0]!.response_range.kvs[0]!.value.toString());
+  }
+
+  async confirm(stream: string, id: string): Promise<void> {
+    const created: RememberedArchive = { id, state: 'created' };
+    const put = {
+      key: Buffer.from(this.#options.keys.archive(stream)),
+      value: Buffer.from(JSON.stringify(created)),
+    };
+    await this.#options.client.call(({ etcd, options }) => etcd.kv.put(put, options));
+  }
+
+  /** An id that can't be read must not pass for none: a second archive would begin. */
+  #read(stream: string, text: string): RememberedArchive {
+    const archive = readArchive(text);
+    if (archive) return archive;
+    throw new ShipmateError(`the archive id of stream "${stream}" in etcd is unreadable`, {
+      code: 'BAD_ARCHIVE_MEMORY',
+      hint: `look at the etcd key ${this.#options.keys.archive(stream)}; without it the store's stream.json decides`,
+    });
+  }
+}

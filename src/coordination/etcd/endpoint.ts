@@ -1,0 +1,133 @@
+import { rootCertificates } from 'node:tls';
+import { type CallOptions, InterceptingCall, type Interceptor } from '@grpc/grpc-js';
+import { noop } from 'cockatiel';
+import { Etcd3, type IOptions } from 'etcd3';
+import { isLoginLost, isLoginNeedless } from './errors.ts';
+
+/** Contents of PEM files. */
+export interface TlsFiles {
+  readonly ca?: Buffer;
+  readonly cert?: Buffer;
+  readonly key?: Buffer;
+}
+
+export interface Login {
+  readonly username: string;
+  readonly password: string;
+}
+
+/** One call's means: the member's clients, and options that bound the call. */
+export interface Link {
+  readonly etcd: Etcd3;
+  readonly options: CallOptions;
+}
+
+const GRPC_OPTIONS = {
+  // Finds a connection that died in silence. etcd throws off clients that ask more often than every five seconds.
+  'grpc.keepalive_time_ms': 6_000,
+  'grpc.keepalive_timeout_ms': 1_500,
+  'grpc.keepalive_permit_without_calls': 1,
+  // A channel made anew then has a connection made anew, not the dead one's pooled remains with its back-off.
+  'grpc.use_local_subchannel_pool': 1,
+  'grpc.initial_reconnect_backoff_ms': 250,
+  'grpc.max_reconnect_backoff_ms': 1_000,
+  'grpc.enable_http_proxy': 0,
+};
+
+/**
+ * One member of etcd. Each has an etcd3 client of its own, because that library picks among several at random and
+ * would send every third call to a frozen one; its retries, circuit breakers and logins are all off.
+ */
+export class Endpoint {
+  readonly url: string;
+  readonly #login: Login | null;
+  #etcd: Etcd3;
+  /** Null: not logged in. Empty: etcd wants none. */
+  #token: string | null;
+  #loggingIn: Promise<void> | null = null;
+
+  constructor({ url, tls, login }: { url: string; tls: TlsFiles | null; login: Login | null }) {
+    this.url = url;
+    this.#login = login;
+    this.#token = login ? null : '';
+    this.#etcd = this.#connect(tls);
+  }
+
+  /** Runs one operation against this member, with a new login and a second try where the token had run out. */
+  async run<T>(operation: (link: Link) => Promise<T>, timeoutMs: number): Promise<T> {
+    const attempt = async () => {
+      await this.#logIn(timeoutMs);
+      return operation({ etcd: this.#etcd, options: { deadline: Date.now() + timeoutMs } });
+    };
+    const token = this.#token;
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!this.#login || !isLoginLost(error)) throw error;
+      this.#forget(token);
+      return attempt();
+    }
+  }
+
+  /** To be told of a stream's failure, which `run` can't see. */
+  streamFailed(error: unknown): void {
+    if (this.#login && isLoginLost(error)) this.#token = null;
+  }
+
+  /** Takes other certificates for the connections to come. */
+  renew(tls: TlsFiles | null): void {
+    this.#etcd.close();
+    this.#etcd = this.#connect(tls);
+  }
+
+  close(): void {
+    this.#etcd.close();
+  }
+
+  #connect(tls: TlsFiles | null): Etcd3 {
+    const options: IOptions = {
+      hosts: this.url,
+      grpcOptions: GRPC_OPTIONS,
+      faultHandling: { host: () => noop, global: noop },
+      defaultCallOptions: { interceptors: [this.#showToken] },
+    };
+    if (!this.url.startsWith('https:')) return new Etcd3(options);
+    const rootCertificate = tls?.ca ?? Buffer.from(rootCertificates.join('\n'));
+    const own = tls?.cert && tls.key ? { certChain: tls.cert, privateKey: tls.key } : {};
+    return new Etcd3({ ...options, credentials: { rootCertificate, ...own } });
+  }
+
+  // etcd3 logs in over a channel that it never closes and on which no option acts, and sees no lost token on streams.
+  readonly #showToken: Interceptor = (options, nextCall) =>
+    new InterceptingCall(nextCall(options), {
+      start: (metadata, listener, next) => {
+        if (this.#token) metadata.set('token', this.#token);
+        next(metadata, listener);
+      },
+    });
+
+  #logIn(timeoutMs: number): Promise<void> {
+    if (this.#token !== null) return Promise.resolve();
+    this.#loggingIn ??= this.#authenticate(timeoutMs).finally(() => {
+      this.#loggingIn = null;
+    });
+    return this.#loggingIn;
+  }
+
+  async #authenticate(timeoutMs: number): Promise<void> {
+    if (!this.#login) return;
+    const { username: name, password } = this.#login;
+    try {
+      const { token } = await this.#etcd.auth.authenticate({ name, password }, { deadline: Date.now() + timeoutMs });
+      this.#token = token;
+    } catch (error) {
+      if (!isLoginNeedless(error)) throw error;
+      this.#token = '';
+    }
+  }
+
+  /** Unless another call got a newer one meanwhile. */
+  #forget(token: string | null): void {
+    if (this.#token === token) this.#token = null;
+  }
+}

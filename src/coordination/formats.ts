@@ -1,0 +1,108 @@
+import { z } from 'zod';
+import type { Answer, Cursor, OperatorRequest, RememberedArchive, Twin } from './coordination.ts';
+
+/**
+ * What stands in etcd's values and in solo's files: JSON, checked when read. Fields that a newer version added are
+ * passed over.
+ */
+const position = z.object({
+  origin: z.string(),
+  incarnation: z.string(),
+  segment: z.string(),
+  offset: z.int().nonnegative(),
+  id: z.string(),
+});
+
+const cursor: z.ZodType<Cursor> = z.object({
+  archive: z.string(),
+  stream: z.string(),
+  term: z.int().positive(),
+  slot: z.int().nonnegative(),
+  digest: z.string(),
+  position: position.nullable(),
+  time: z.string(),
+});
+
+const rememberedArchive: z.ZodType<RememberedArchive> = z.object({
+  id: z.string(),
+  state: z.enum(['proposed', 'created']),
+});
+
+const twin: z.ZodType<Twin> = z.object({
+  node: z.string(),
+  version: z.string(),
+  format: z.int(),
+  time: z.string(),
+  streams: z.array(
+    z.object({
+      name: z.string(),
+      // A newer version may know more roles; its twin must be seen all the same.
+      role: z.enum(['starting', 'standby', 'taking-over', 'master', 'leaving', 'stopped']).catch('starting'),
+      ready: z.boolean(),
+      reason: z.string(),
+      lagBytes: z.number().nullable(),
+      lagSeconds: z.number().nullable(),
+      config: z.string(),
+    }),
+  ),
+});
+
+const request: z.ZodType<OperatorRequest> = z.object({
+  kind: z.enum(['handover', 'accept-gap', 'accept-fork']),
+  to: z.string().exactOptional(),
+  head: z.string().exactOptional(),
+  by: z.string(),
+  time: z.string(),
+});
+
+const answer: z.ZodType<Answer> = z.object({ ok: z.boolean(), message: z.string() });
+
+/** A request where it is kept, with its answer once there is one. */
+export interface KeptRequest {
+  readonly request: OperatorRequest;
+  readonly answer?: Answer;
+  /** When it is void, milliseconds since 1970; absent where a lease sees to that. */
+  readonly expiresMs?: number;
+}
+
+const keptRequest: z.ZodType<KeptRequest> = z.object({
+  request,
+  answer: answer.exactOptional(),
+  expiresMs: z.number().exactOptional(),
+});
+
+/** Which process is the daemon of a state directory. */
+export interface KeptDaemon {
+  readonly node: string;
+  readonly pid: number;
+  /** What tells this process from a later one with its number; empty where the system does not say. */
+  readonly life: string;
+}
+
+const keptDaemon: z.ZodType<KeptDaemon> = z.object({ node: z.string(), pid: z.int().positive(), life: z.string() });
+
+/** A twin where it is kept, with the daemon's life that published it: a restart is another. */
+export interface KeptTwin {
+  readonly instance: string;
+  readonly twin: Twin;
+}
+
+const keptTwin: z.ZodType<KeptTwin> = z.object({ instance: z.string(), twin });
+
+/** Reads a value, or null where there is none or it is not what it should be. */
+function reader<T>(schema: z.ZodType<T>): (text: string | null) => T | null {
+  return (text) => {
+    if (text === null) return null;
+    try {
+      return schema.parse(JSON.parse(text));
+    } catch {
+      return null;
+    }
+  };
+}
+
+export const readCursor = reader(cursor);
+export const readArchive = reader(rememberedArchive);
+export const readRequest = reader(keptRequest);
+export const readTwin = reader(keptTwin);
+export const readDaemon = reader(keptDaemon);

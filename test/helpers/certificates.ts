@@ -1,0 +1,36 @@
+import { execFileSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** Paths of PEM files. */
+export interface Certificates {
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+}
+
+/** Makes a certificate authority in `dir`, and with it a certificate for 127.0.0.1 that servers and clients can show. */
+export function makeCertificates(dir: string): Certificates {
+  const at = (name: string) => join(dir, name);
+  const openssl = (...args: string[]) => execFileSync('openssl', args, { stdio: 'pipe' });
+  const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
+
+  openssl(
+    'req',
+    '-x509',
+    ...newKey,
+    '-keyout',
+    at('ca.key'),
+    '-out',
+    at('ca.pem'),
+    '-subj',
+    '/CN=test CA',
+    '-days',
+    '2',
+  );
+  openssl('req', ...newKey, '-keyout', at('key.pem'), '-out', at('cert.csr'), '-subj', '/CN=shipmate');
+  writeFileSync(at('cert.ext'), 'subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n');
+  const signedBy = ['-CA', at('ca.pem'), '-CAkey', at('ca.key'), '-CAcreateserial', '-days', '2'];
+  openssl('x509', '-req', '-in', at('cert.csr'), ...signedBy, '-extfile', at('cert.ext'), '-out', at('cert.pem'));
+  return { ca: at('ca.pem'), cert: at('cert.pem'), key: at('key.pem') };
+}
