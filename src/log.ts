@@ -1,7 +1,7 @@
 import { styleText } from 'node:util';
 import winston from 'winston';
 import { type Log, type LogFields, type LogLevel, redact } from './core/log.ts';
-import { UsageError } from './errors.ts';
+import { isError, UsageError } from './errors.ts';
 
 const LEVELS: readonly LogLevel[] = ['debug', 'info', 'warn', 'error'];
 const SECRET_FIELD = /password|secret|token|credential/i;
@@ -42,7 +42,7 @@ export function createLog({
     format: winston.format.printf((entry) => {
       const fields = plainFields(entry.fields, withStacks);
       const line = { level: entry.level, message: redact(String(entry.message)), fields };
-      return pretty ? prettyLine(line) : jsonLine(line);
+      return pretty ? prettyLine(line, out) : jsonLine(line);
     }),
     transports: [new winston.transports.Stream({ stream: out, eol: '\n' })],
   });
@@ -75,18 +75,22 @@ function jsonLine({ level, message, fields }: Line): string {
 
 const COLOURS = { debug: 'gray', info: 'green', warn: 'yellow', error: 'red' } as const;
 
-function prettyLine({ level, message, fields: { node: _node, stream, ...rest } }: Line): string {
+function prettyLine(
+  { level, message, fields: { node: _, stream, ...rest } }: Line,
+  out: NodeJS.WritableStream,
+): string {
+  const paint = (style: Parameters<typeof styleText>[0], text: string) => styleText(style, text, { stream: out });
   const colour = LEVELS.find((known) => known === level) ?? 'info';
-  const time = styleText('gray', new Date().toISOString().slice(11, 23));
+  const time = paint('gray', new Date().toISOString().slice(11, 23));
   const facts = Object.entries(rest).map(([name, value]) => {
     return `${name}=${typeof value === 'string' && !/[\s"=]/.test(value) ? value : JSON.stringify(value)}`;
   });
   return [
     time,
-    styleText(COLOURS[colour], level.padEnd(5)),
-    ...(stream === undefined ? [] : [styleText('bold', String(stream))]),
+    paint(COLOURS[colour], level.padEnd(5)),
+    ...(stream === undefined ? [] : [paint('bold', String(stream))]),
     message,
-    ...(facts.length > 0 ? [styleText('gray', facts.join(' '))] : []),
+    ...(facts.length > 0 ? [paint('gray', facts.join(' '))] : []),
   ].join(' ');
 }
 
@@ -96,7 +100,7 @@ function plainFields(fields: unknown, withStacks: boolean): Record<string, unkno
     if (SECRET_FIELD.test(name)) return '***';
     if (typeof value === 'string') return redact(value);
     if (typeof value === 'bigint') return value.toString();
-    return value instanceof Error ? plainError(value, withStacks) : value;
+    return isError(value) ? plainError(value, withStacks) : value;
   });
   return JSON.parse(text);
 }
@@ -107,7 +111,7 @@ function plainError(error: Error, withStacks: boolean): Record<string, unknown> 
     message,
     ...('code' in error && { code: error.code }),
     ...('hint' in error && error.hint !== undefined && { hint: error.hint }),
-    ...(cause !== undefined && { cause: cause instanceof Error ? plainError(cause, withStacks) : String(cause) }),
+    ...(cause !== undefined && { cause: isError(cause) ? plainError(cause, withStacks) : String(cause) }),
     ...(withStacks && { stack: error.stack }),
   };
 }
