@@ -47,7 +47,13 @@ export function explain({ streams, twins }: Overview, stream: string, decision: 
     all.filter(({ name }) => name === stream).map((twin) => ({ node, ...twin })),
   );
   const leader = told.find(({ role, ready }) => role === 'master' && ready);
-  if (leader) throw failed(decision, `${leader.node} leads stream ${stream}: there is nothing to accept`);
+  if (leader) {
+    throw failed(
+      decision,
+      `${leader.node} leads stream ${stream}: there is nothing to accept`,
+      'see "shipmate status"',
+    );
+  }
   const reporters = told.filter((twin) => reports(twin, decision.result));
   if (reporters.length === 0) {
     throw failed(decision, `no twin of stream ${stream} reports a ${decision.result}`, 'see "shipmate status"');

@@ -27,8 +27,10 @@ export async function confirm(question: string, { yes }: { readonly yes: boolean
   if (yes) return true;
   requireTerminal({ yes });
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  const left = new Promise<string>((resolve) => terminal.once('close', () => resolve(''))); // Ctrl-C, Ctrl-D
   try {
-    return /^y(es)?$/i.test((await terminal.question(`${question} [y/N] `)).trim());
+    const answer = await Promise.race([terminal.question(`${question} [y/N] `).catch(() => ''), left]);
+    return /^y(es)?$/i.test(answer.trim());
   } finally {
     terminal.close();
   }

@@ -198,22 +198,52 @@ describe('handover', () => {
   });
 });
 
+/** Runs a command on a terminal of its own, and types the answer when it asks. */
+async function onTerminal(
+  command: string,
+  { question, typed }: { question: string; typed: string },
+): Promise<{ code: number; text: string }> {
+  const child = spawn('script', ['-qec', `${SHIPMATE} ${command}`, '/dev/null'], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  let text = '';
+  child.stdout.setEncoding('utf8').on('data', (said: string) => {
+    const asks = !text.includes(question);
+    text += said;
+    if (asks && text.includes(question)) child.stdin.write(typed);
+  });
+  const [code] = await once(child, 'close');
+  return { code, text };
+}
+
 describe('accept-gap', () => {
+  const gap: Partial<TwinStream> = { ready: false, reason: 'gap: purged' };
+
   test('says what it will do, and carries the head that the operator saw to the daemons', async () => {
     const old = await StandIn.start('db-1');
     await old.lead();
     await old.leave();
-    const twin = await StandIn.start(
-      'db-2',
-      { ready: false, reason: 'gap: purged' },
-      { ok: true, message: 'term 4 is open' },
-    );
+    const twin = await StandIn.start('db-2', gap, { ok: true, message: 'term 4 is open' });
     const { code, stdout, stderr } = await shipmate(await configFile(), 'accept-gap', 'orders', '--yes');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toContain('ends in term 3, slot 7, at 0-1-52 (binlog.000003:4711)');
     expect(stdout).toContain('db-2: gap: purged');
     expect(stdout).toMatch(/term 4 is open\n$/);
     expect(twin.asked).toMatchObject([{ kind: 'accept-gap', head: 'd'.repeat(64) }]);
+  });
+
+  test.each<[string, string, number, number]>([
+    ['a yes', 'y\n', 0, 1],
+    ['a no', 'n\n', 1, 0],
+    ['an empty answer', '\n', 1, 0],
+    ['Ctrl-D', '\x04', 1, 0],
+    ['Ctrl-C', '\x03', 1, 0],
+  ])('on a terminal asks first: %s', async (_, typed, code, asked) => {
+    const twin = await StandIn.start('db-2', gap, { ok: true, message: 'term 4 is open' });
+    const said = await onTerminal(`accept-gap orders -c ${await configFile()}`, { question: '[y/N]', typed });
+    expect(said.text).toContain('db-2: gap: purged');
+    expect(said.code).toBe(code);
+    expect(twin.asked).toHaveLength(asked);
   });
 
   test('does nothing where no twin reports a gap', async () => {
