@@ -98,9 +98,12 @@ export class World {
     await turn();
   }
 
-  /** Retention: a floor at a random object of the chain, and the chunks below it gone. */
+  /** Retention: a floor at a random object of the chain but never above the newest chunk, and the chunks below it gone. */
   async raiseFloor(): Promise<void> {
-    const above = this.#chain.filter(({ header }) => header.kind !== 'seal' && comparePlaces(header, this.#floor) >= 0);
+    const newest = this.#chain.findLastIndex(({ header }) => header.kind === 'chunk');
+    const above = this.#chain
+      .slice(0, newest + 1)
+      .filter(({ header }) => header.kind !== 'seal' && comparePlaces(header, this.#floor) >= 0);
     const chosen = above[Math.floor(this.#options.random() * above.length)];
     if (!chosen) return;
     const end = this.#walkTo(chosen);
@@ -290,9 +293,12 @@ export class World {
   #fault(operation: string): Fault | undefined {
     const { random } = this.#options;
     if (random() >= this.faultRate) return undefined;
-    if (operation !== 'create') return { kind: random() < 0.3 ? 'before' : 'delay', until: turn() };
+    if (operation !== 'create' && random() < 0.3) return { kind: 'before' };
+    if (operation !== 'create' && random() < 0.4) return { kind: 'delay', until: turn() };
     const gate = new Gate();
-    const kind = (['before', 'after', 'late', 'late', 'delay'] as const)[Math.floor(random() * 5)]!;
+    const kinds =
+      operation === 'create' ? (['before', 'after', 'late', 'late', 'delay'] as const) : (['delay'] as const);
+    const kind = kinds[Math.floor(random() * kinds.length)]!;
     if (kind === 'late' || kind === 'delay') this.#gates.push(gate);
     return { kind, until: gate.opened };
   }

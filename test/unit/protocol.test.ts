@@ -75,7 +75,12 @@ async function live({ seed, window, faultRate, events }: Given): Promise<World> 
     await turn();
   }
   for (const lease of leases) lease.abort(new Error('the end'));
-  await Promise.all(reigns);
+  let ended = false;
+  const all = Promise.all(reigns).finally(() => {
+    ended = true;
+  });
+  while (!ended) await world.landAll(); // a read that is held back knows no signal
+  await all;
   await world.finish();
   return world;
 }
