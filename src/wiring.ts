@@ -18,6 +18,7 @@ import { Wake } from './ship/wake.ts';
 import { mariadbFormat } from './source/mariadb/format.ts';
 import { openMariadbSource } from './source/mariadb.ts';
 import type { LogFormat, LogSource } from './source/source.ts';
+import { countedStore } from './store/counted.ts';
 import { openFileStore } from './store/file.ts';
 import type { ObjectStore } from './store/store.ts';
 import { version } from './version.ts';
@@ -131,18 +132,20 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
     const streamLog = log.child({ stream: stream.name });
     const source = openSource(stream, streamLog);
     sources.push(source);
+    const store = decorateStore(openStore(config, stream.plan.primary));
+    const streamMetrics = metrics.stream(stream.name);
     return new StreamShipper({
       name: stream.name,
       node: config.node,
       cluster: config.cluster,
       source,
-      store: decorateStore(openStore(config, stream.plan.primary)),
+      store: countedStore(store, (outcome) => streamMetrics.upload(store.name, outcome)),
       coordination,
       memory: localMemory(config, coordination),
       chunk: stream.chunk,
       pool,
       encoder,
-      metrics: metrics.stream(stream.name),
+      metrics: streamMetrics,
       log: streamLog,
       config: sharedDigest(config, stream),
       init,

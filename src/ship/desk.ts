@@ -1,6 +1,5 @@
 import { pause } from '../archive/retry.ts';
 import type {
-  Cursor,
   CursorBoard,
   OperatorRequest,
   PendingRequest,
@@ -9,7 +8,7 @@ import type {
 } from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
 import type { Log } from '../core/log.ts';
-import { samePlace } from '../core/position.ts';
+import { type Position, samePlace } from '../core/position.ts';
 import { messageOf } from '../errors.ts';
 import type { Located } from '../source/source.ts';
 
@@ -36,11 +35,22 @@ export class HandedOver extends Error {
   }
 }
 
+/** An operator's yes: to what stands at one end of the log, and only for a while. */
+interface Acceptance {
+  readonly pending: PendingRequest;
+  readonly untilMs: number;
+  /** Where the archive ended when it was accepted; where etcd had no cursor, what is seen first. */
+  end: Position | null;
+}
+
+/** An acceptance that could not be used by then is forgotten, so that no later gap is accepted unseen. */
+const ACCEPTED_MS = 30_000;
+
 /** Where an operator's requests for one stream arrive, and are answered. */
 export class Desk {
   readonly #options: DeskOptions;
   #leave: ((reason: HandedOver) => void) | null = null;
-  #accepted: { readonly pending: PendingRequest; readonly head: Cursor | null } | null = null;
+  #accepted: Acceptance | null = null;
   #standBackUntilMs = 0;
 
   constructor(options: DeskOptions) {
@@ -72,10 +82,14 @@ export class Desk {
 
   /** Whether an operator accepted this result at this very end of the log. */
   accepts(located: Located, end: ChainEnd): boolean {
-    if (this.#accepted === null || located.at === null) return false;
-    const { pending, head } = this.#accepted;
-    const sameEnd = !head?.position || (end.position !== null && samePlace(head.position, end.position));
-    return pending.request.kind === `accept-${located.result}` && sameEnd;
+    const accepted = this.#accepted;
+    if (accepted === null || located.at === null || end.position === null) return false;
+    if (performance.now() > accepted.untilMs) {
+      this.#accepted = null;
+      return false;
+    }
+    accepted.end ??= end.position;
+    return accepted.pending.request.kind === `accept-${located.result}` && samePlace(accepted.end, end.position);
   }
 
   /** What was accepted, as evidence for the opening. */
@@ -112,7 +126,8 @@ export class Desk {
       if (request.head !== undefined && head?.digest !== request.head) {
         await this.answer(pending, false, 'the archive has moved on since: look again');
       } else {
-        this.#accepted = { pending, head };
+        const untilMs = performance.now() + ACCEPTED_MS;
+        this.#accepted = { pending, untilMs, end: head?.position ?? null };
         this.#options.onDecision();
       }
     }
