@@ -58,16 +58,18 @@ export function openEncoder({ threads = 2, level = 1 }: EncoderOptions = {}): En
   };
 }
 
-/** One thread and the job that it is at. The thread is started with the first job, and again after it died. */
+/** One thread and the job that it is at. It is started early, since that takes time, and again after it died. */
 class Lane {
   readonly #level: number;
   readonly #queue: Job[];
-  #worker: Worker | null = null;
+  #worker: Worker | null;
   #job: Job | null = null;
 
   constructor(level: number, queue: Job[]) {
     this.#level = level;
     this.#queue = queue;
+    this.#worker = this.#start();
+    this.#worker.unref();
   }
 
   get idle(): boolean {
