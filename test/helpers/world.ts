@@ -3,7 +3,7 @@ import { headOf } from '../../src/archive/head.ts';
 import { newClaim, openTerm, sealOpenTerm } from '../../src/archive/takeover.ts';
 import { type Archive, findEnd } from '../../src/archive/walk.ts';
 import { openBlockPool } from '../../src/codec/blocks.ts';
-import { encodePayload } from '../../src/codec/encode.ts';
+import { openEncoder } from '../../src/codec/encoder.ts';
 import type { Cursor, CursorBoard, Leadership } from '../../src/coordination/coordination.ts';
 import { chainStart, decodeArchiveFile, encodeArchiveFile } from '../../src/core/archive.ts';
 import { type ChainEnd, step } from '../../src/core/chain.ts';
@@ -221,7 +221,7 @@ export class World {
       writer,
       chunk: { maxBytes: 400, maxDelayMs: 0 },
       pool: openBlockPool({ blockBytes: 1024, maxBytes: 64 * 1024 }),
-      encoder: { encode: async (plain) => encodePayload(plain, 1), close: async () => {} },
+      encoder: openEncoder(),
       metrics: silentMetrics,
       log,
       trouble: new Trouble({ log, metrics: silentMetrics }),
