@@ -94,15 +94,30 @@ export interface LogSource {
 
 /** How `restore` cuts and indexes a database's segments; no server needed. */
 export interface LogFormat {
+  /** A scanner for one origin run's bytes, up to where the target is passed. */
+  cutter(until: Until): Cutter;
   /**
-   * A stateful scanner over one origin run's bytes, in order. `feed` returns how many of the given bytes belong to the
-   * restored range; fewer than given (or 0) once the target is passed: everything after is beyond it.
+   * Whether a log that stands at `id` has all that `target` names: what spares `restore` the segments before it. A
+   * format without it is scanned from the run's start.
    */
-  cutter(until: Until): { feed(segment: string, bytes: Uint8Array): number; readonly reached: boolean };
+  covers?(id: string, target: string): boolean;
   /** Parses an ID given by an operator; throws UsageError. */
   parseId(text: string): string;
   /** Files to write beside the segments of one run: for binlogs the index. */
   extras(segments: readonly string[]): { name: string; content: string }[];
+}
+
+/** Stateful: it is fed the bytes in order, from the start of any of the run's segments on. */
+export interface Cutter {
+  /**
+   * Returns how many of the given bytes belong to the restored range; fewer than given (or 0) once the target is passed:
+   * everything after is beyond it.
+   */
+  feed(segment: string, bytes: Uint8Array): number;
+  /** Whether the target was found: nothing that comes later belongs to the range. */
+  readonly reached: boolean;
+  /** The log's ID after the last transaction that belongs to the range; undefined where the format does not tell. */
+  readonly id?: string;
 }
 
 export type Until =
