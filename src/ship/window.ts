@@ -1,7 +1,7 @@
 import type { RetryOptions } from '../archive/retry.ts';
 import { common, createMine, type Writer } from '../archive/takeover.ts';
 import type { Archive } from '../archive/walk.ts';
-import type { Encoder } from '../codec/encoder.ts';
+import type { EncodedPayload, Encoder } from '../codec/encoder.ts';
 import { objectBytes } from '../codec/object.ts';
 import { type ChainEnd, endAfter } from '../core/chain.ts';
 import { type Chunk, encodeHeader } from '../core/header.ts';
@@ -24,6 +24,7 @@ interface Encoded {
   readonly header: Chunk;
   readonly digest: string;
   readonly body: Uint8Array;
+  readonly payload: EncodedPayload;
   readonly end: ChainEnd;
 }
 
@@ -82,7 +83,7 @@ export class UploadWindow {
     for (const promise of [payload, this.#encoded, stored]) promise.catch(() => {});
   }
 
-  #link(end: ChainEnd, cut: Cut, payload: Awaited<ReturnType<Encoder['encode']>>): Encoded {
+  #link(end: ChainEnd, cut: Cut, payload: EncodedPayload): Encoded {
     const header: Chunk = {
       ...common(end, this.#options.writer),
       kind: 'chunk',
@@ -98,14 +99,15 @@ export class UploadWindow {
       stored: { bytes: payload.bytes.length, sha256: payload.sha256 },
     };
     const { frame, digest } = encodeHeader(header);
-    const body = objectBytes(frame, payload.bytes);
-    return { header, digest, body, end: endAfter({ header, digest, payloadOffset: frame.length }) };
+    const body = objectBytes(frame, payload);
+    return { header, digest, body, payload, end: endAfter({ header, digest, payloadOffset: frame.length }) };
   }
 
   async #store(object: Encoded): Promise<Encoded> {
     const { archive, upload } = this.#options;
     if (upload.signal.aborted) throw abortReason(upload.signal);
     await createMine(archive, object.header, object.digest, () => object.body, upload);
+    object.payload.release(); // every attempt has ended: nothing reads the bytes any more
     return object;
   }
 

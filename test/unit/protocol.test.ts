@@ -1,5 +1,5 @@
 import { setImmediate as turn } from 'node:timers/promises';
-import { describe, expect, test } from '@jest/globals';
+import { describe, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
 import { CRASH_POINTS, World } from '../helpers/world.ts';
 
@@ -95,9 +95,12 @@ function randomFrom(seed: number): () => number {
   };
 }
 
-const runs = Number(process.env.SHIPMATE_PROPERTY_RUNS ?? 150);
+/** As many schedules as a loaded machine gets through in time; a quiet one does all of them in a few seconds. */
+const limits = { numRuns: Number(process.env.SHIPMATE_PROPERTY_RUNS ?? 150), interruptAfterTimeLimit: 20_000 };
 
 describe('the protocol, whatever happens', () => {
+  jest.setTimeout(90_000);
+
   test('rules 4–7, 10, 12, 13: two masters and a successor, slow, lost and ambiguous writes, stale cursors, crashes', async () => {
     await fc.assert(
       fc.asyncProperty(
@@ -113,7 +116,7 @@ describe('the protocol, whatever happens', () => {
           expect(world.shipped()).toEqual(world.log.contents());
         },
       ),
-      { numRuns: runs },
+      limits,
     );
   });
 
@@ -131,7 +134,7 @@ describe('the protocol, whatever happens', () => {
           expect(world.shipped()).toEqual(world.log.contents());
         },
       ),
-      { numRuns: runs },
+      limits,
     );
   });
 });
