@@ -146,7 +146,10 @@ export class MemoryCoordination implements Coordination {
 
   async overview(): Promise<Overview> {
     this.reach();
-    const streams = [...this.hub.streams].map(([name, { candidates, cursor }]) => ({
+    const known = [...this.hub.streams].filter(
+      ([, { candidates, cursor, archive }]) => candidates[0] || cursor || archive,
+    );
+    const streams = known.map(([name, { candidates, cursor }]) => ({
       name,
       master: candidates[0]?.lease.node ?? null,
       cursor,

@@ -1,7 +1,7 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { codeOf, messageOf } from '../../errors.ts';
-import type { TlsFiles } from './endpoint.ts';
+import { addressOf, authorities, type TlsFiles } from './endpoint.ts';
 
 /** What is wrong with an endpoint, and what to do. */
 export interface Diagnosis {
@@ -25,20 +25,23 @@ const TLS_ALERT = 0x15;
  * second at most; null where nothing wrong is seen.
  */
 export async function diagnose(endpoint: string, tls: TlsFiles | null): Promise<Diagnosis | null> {
-  const url = new URL(endpoint);
-  const secure = url.protocol === 'https:';
-  const host = url.hostname.replace(/^\[|\]$/g, '');
-  const port = Number(url.port || 2379);
+  const { host, port, secure } = addressOf(endpoint);
   const socket = secure
-    ? connectTls({ host, port, ...tls, ...(isIP(host) ? {} : { servername: host }), ALPNProtocols: ['h2'] })
+    ? connectTls({ ...tls, host, port, ca: authorities(tls), ...servername(host), ALPNProtocols: ['h2'] })
     : connectTcp({ host, port });
   const { failure, firstByte } = await probe(socket, secure ? 'secureConnect' : 'connect');
   if (failure !== null) return secure ? (ofTls(failure) ?? ofTcp(failure, host)) : ofTcp(failure, host);
-  if (!secure && (firstByte === TLS_ALERT || firstByte === 'closed')) {
-    return { message: 'it does not speak plain HTTP/2, TLS perhaps', hint: 'write the endpoint with https://' };
+  if (firstByte === 'closed' || (!secure && firstByte === TLS_ALERT)) {
+    const [speaks, scheme] = secure ? ['no TLS', 'http'] : ['TLS', 'https'];
+    return {
+      message: 'it ends the connection at once',
+      hint: `check that this is etcd's client port; if etcd speaks ${speaks} there, write ${scheme}://`,
+    };
   }
   return null;
 }
+
+const servername = (host: string) => (isIP(host) ? {} : { servername: host });
 
 interface Seen {
   readonly failure: Error | null;
@@ -90,8 +93,8 @@ function ofTls(error: Error): Diagnosis | null {
       hint: 'write the endpoint with a name or address that the certificate holds',
     };
   }
-  if (/WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|UNEXPECTED_MESSAGE|HTTP_REQUEST/.test(code)) {
-    return { message: 'it does not speak TLS', hint: 'write the endpoint with http://' };
+  if (/ECONNRESET|EPIPE|WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|UNEXPECTED_MESSAGE|HTTP_REQUEST/.test(code)) {
+    return { message: 'it does not answer in TLS', hint: 'if etcd speaks none, write the endpoint with http://' };
   }
   if (/ALERT/.test(code)) {
     return {

@@ -1,4 +1,5 @@
-import { rootCertificates } from 'node:tls';
+import { isIPv6 } from 'node:net';
+import { getCACertificates } from 'node:tls';
 import { type CallOptions, InterceptingCall, type Interceptor } from '@grpc/grpc-js';
 import { noop } from 'cockatiel';
 import { Etcd3, type IOptions } from 'etcd3';
@@ -20,6 +21,25 @@ export interface Login {
 export interface Link {
   readonly etcd: Etcd3;
   readonly options: CallOptions;
+}
+
+const CLIENT_PORT = 2379;
+
+/** Where `http://host:port/` leads; etcd's client port where none is written. */
+export function addressOf(url: string): { host: string; port: number; secure: boolean } {
+  const { hostname, protocol } = new URL(url);
+  const port = /^[^/]*\/\/[^/]*:(\d+)(?:\/|$)/.exec(url)?.[1]; // URL drops 80 and 443
+  return {
+    host: hostname.replace(/^\[|\]$/g, ''),
+    port: port === undefined ? CLIENT_PORT : Number(port),
+    secure: protocol === 'https:',
+  };
+}
+
+/** Whose certificates are believed: the given authority's, or those that Node and the system know. */
+export function authorities(tls: TlsFiles | null): Buffer {
+  if (tls?.ca) return tls.ca;
+  return Buffer.from([...getCACertificates('default'), ...getCACertificates('system')].join('\n'));
 }
 
 const GRPC_OPTIONS = {
@@ -85,14 +105,15 @@ export class Endpoint {
   }
 
   #connect(tls: TlsFiles | null): Etcd3 {
+    const { host, port, secure } = addressOf(this.url);
     const options: IOptions = {
-      hosts: this.url,
+      hosts: `${isIPv6(host) ? `[${host}]` : host}:${port}`,
       grpcOptions: GRPC_OPTIONS,
       faultHandling: { host: () => noop, global: noop },
       defaultCallOptions: { interceptors: [this.#showToken] },
     };
-    if (!this.url.startsWith('https:')) return new Etcd3(options);
-    const rootCertificate = tls?.ca ?? Buffer.from(rootCertificates.join('\n'));
+    if (!secure) return new Etcd3(options);
+    const rootCertificate = authorities(tls);
     const own = tls?.cert && tls.key ? { certChain: tls.cert, privateKey: tls.key } : {};
     return new Etcd3({ ...options, credentials: { rootCertificate, ...own } });
   }

@@ -90,7 +90,7 @@ export class Folder {
     } catch (cause) {
       throw badStateDir(path, cause);
     } finally {
-      await unlink(temporary).catch(ignoreAbsent);
+      await unlink(temporary).catch(() => {}); // renamed, or never made
     }
   }
 
