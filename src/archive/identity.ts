@@ -135,7 +135,9 @@ function demandKnown({ store, stream }: Opener, remembered: RememberedArchive | 
   if (remembered?.id !== info.archive) {
     throw new ShipmateError(
       `store ${store.name} holds archive ${info.archive} of stream ${stream} (cluster ${info.cluster}), ` +
-        (remembered ? `but this daemon knows ${remembered.id}` : 'which neither this host nor its twins know'),
+        (remembered?.state === 'created'
+          ? `but this daemon knows ${remembered.id}`
+          : 'which neither this host nor its twins know'),
       {
         code: 'ARCHIVE_UNKNOWN',
         hint:

@@ -1,4 +1,4 @@
-import type { Log } from '../core/log.ts';
+import type { Log, LogFields } from '../core/log.ts';
 import { messageOf, ShipmateError } from '../errors.ts';
 import type { StreamMetrics } from '../metrics.ts';
 
@@ -23,8 +23,7 @@ export class Trouble {
     const message = messageOf(error);
     const known = this.#standing.get(part);
     if (known && known.message === message && nowMs - known.loggedAtMs < REPEAT_MS) return;
-    const hint = error instanceof ShipmateError ? error.hint : undefined;
-    this.#log.warn(`${part}: ${message}`, { ...(hint && { hint }), error });
+    this.#log.warn(`${part}: ${message}`, factsOf(error));
     this.#standing.set(part, { message, loggedAtMs: nowMs, sinceMs: known?.sinceMs ?? nowMs });
     this.#metrics.alarm(part, true);
   }
@@ -47,6 +46,13 @@ export class Trouble {
   standing(): string[] {
     return [...this.#standing].map(([part, { message }]) => `${part}: ${message}`);
   }
+}
+
+/** What the message does not say already. */
+function factsOf(error: unknown): LogFields {
+  if (!(error instanceof ShipmateError)) return { error };
+  const { code, hint, cause } = error;
+  return { code, ...(hint && { hint }), ...(cause !== undefined && { cause: messageOf(cause) }) };
 }
 
 const REPEAT_MS = 30_000;
