@@ -1,0 +1,98 @@
+import type { ChainEnd } from '../core/chain.ts';
+import { comparePlaces, type Place, placeKey, placeOf, termOf, termPrefix, termsPrefix } from '../core/keys.ts';
+import { ShipmateError } from '../errors.ts';
+import { type Archive, type OnObject, readChain, readFloor, readPlace } from './walk.ts';
+
+/** What goes on beyond an empty place, though nothing can before that place is filled. */
+export interface Hole {
+  /** The empty place. */
+  readonly at: Place;
+  /** The next one above it that holds an object. */
+  readonly next: Place;
+}
+
+export interface Reading<R> {
+  readonly reader: R;
+  /** Where it began: the floor. */
+  readonly from: ChainEnd;
+  /** The chain's present end. */
+  readonly end: ChainEnd;
+  /** Set where the chain does not end there, but objects of it are missing. */
+  readonly hole: Hole | null;
+}
+
+/**
+ * Reads the chain from the floor to its present end. `begin` makes what its objects are given to; it is called again
+ * where retention raised the floor meanwhile, since then the walk does not count (protocol rule 12).
+ */
+export async function readFromFloor<R extends { meet: OnObject }>(
+  archive: Archive,
+  begin: (from: ChainEnd) => R,
+): Promise<Reading<R>> {
+  for (;;) {
+    const from = await readFloor(archive);
+    const reader = begin(from);
+    const { end, hole } = await readToEnd(archive, from, (...met) => reader.meet(...met));
+    if (comparePlaces(from, await readFloor(archive)) >= 0) return { reader, from, end, hole };
+  }
+}
+
+/** Reads on from a place to the chain's present end, or to a hole in it. */
+export async function readToEnd(
+  archive: Archive,
+  from: ChainEnd,
+  onObject: OnObject,
+): Promise<{ end: ChainEnd; hole: Hole | null }> {
+  let end = await readChain(archive, from, onObject);
+  for (;;) {
+    const next = await provenBeyond(archive, end);
+    if (next === null) return { end, hole: null };
+    // What was found may have been written while the walk went on: it proves a hole only if the place is empty now.
+    const further = await readChain(archive, end, onObject);
+    if (comparePlaces(further, end) === 0) return { end, hole: { at: { term: end.term, slot: end.slot }, next } };
+    end = further;
+  }
+}
+
+/**
+ * The first object above an empty place that cannot be there while the place is empty: a seal, one of a later term, or
+ * one W or more slots above (protocol rules 6 and 12). Null where there is none.
+ */
+async function provenBeyond(archive: Archive, end: ChainEnd): Promise<Place | null> {
+  const { store, info } = archive;
+  let first: Place | null = null;
+  for await (const { key } of store.list(termPrefix(info.stream, end.term), { after: placeKey(info.stream, end) })) {
+    const place = placeOf(key);
+    if (place === null) continue;
+    first ??= place;
+    if (place.slot >= end.slot + info.window || (await isSeal(archive, place))) return first;
+  }
+  const later = await firstLaterTerm(archive, end.term);
+  return later === null ? null : (first ?? later);
+}
+
+async function firstLaterTerm({ store, info }: Archive, term: number): Promise<Place | null> {
+  const after = termPrefix(info.stream, term);
+  for await (const { key } of store.list(termsPrefix(info.stream), { after, delimiter: '/' })) {
+    const later = termOf(key);
+    if (later !== null && later > term) return firstOf(store.list(termPrefix(info.stream, later)));
+  }
+  return null;
+}
+
+async function firstOf(objects: AsyncIterable<{ key: string }>): Promise<Place | null> {
+  for await (const { key } of objects) {
+    const place = placeOf(key);
+    if (place !== null) return place;
+  }
+  return null;
+}
+
+async function isSeal(archive: Archive, place: Place): Promise<boolean> {
+  try {
+    return (await readPlace(archive, place))?.header.kind === 'seal';
+  } catch (error) {
+    if (error instanceof ShipmateError && error.code === 'BAD_OBJECT') return false;
+    throw error;
+  }
+}

@@ -1,0 +1,61 @@
+import type { Archive } from '../archive/walk.ts';
+import type { Cut, Piece, Run } from '../core/ranges.ts';
+import type { LogFormat, Until } from '../source/source.ts';
+import { readChunks } from './chunks.ts';
+import type { Progress } from './progress.ts';
+import { untilText } from './until.ts';
+
+export interface Search {
+  readonly archive: Archive;
+  readonly format: LogFormat;
+  readonly run: Run;
+  readonly until: Until;
+  readonly progress: Progress;
+}
+
+/**
+ * Where the target cuts the run, by the format's own scanner over the run's bytes; null if the run ends before it. The
+ * chunks' headers spare the scanner the segments that surely lie before the target.
+ */
+export async function locate(search: Search): Promise<Cut | null> {
+  const { archive, format, run, until, progress } = search;
+  const cutter = format.cutter(until);
+  progress.stage(`looking for ${untilText(until)}`, { unit: 'bytes' });
+  try {
+    for await (const { ref, bytes } of readChunks(archive, piecesFrom(run, firstToScan(search)))) {
+      const kept = cutter.feed(ref.name, bytes.subarray(0, ref.length));
+      progress.advance(ref.length);
+      if (kept < ref.length || cutter.reached) {
+        return { segment: ref.segment, offset: ref.offset + kept, id: cutter.id ?? null };
+      }
+    }
+    return null;
+  } finally {
+    progress.end();
+  }
+}
+
+function* piecesFrom({ segments }: Run, first: number) {
+  for (const [index, { name, pieces }] of segments.entries()) {
+    if (index < first) continue;
+    for (const piece of pieces) yield { ...piece, name, segment: index };
+  }
+}
+
+/**
+ * The scanner may begin with any segment. Transactions stand in the order of their commits, while their times are those
+ * of their statements' starts: one segment more is scanned than the first that tells a later time.
+ */
+function firstToScan({ format, run: { segments }, until }: Search): number {
+  if (until.kind === 'id') {
+    if (!format.covers) return 0;
+    const after = segments.findIndex(({ fromId }) => fromId !== '' && format.covers!(fromId, until.id));
+    return Math.max(0, (after === -1 ? segments.length : after) - 1);
+  }
+  const targetMs = until.kind === 'time' ? until.ms : Number.POSITIVE_INFINITY;
+  const later = segments.findIndex(({ pieces }) => pieces.some((piece) => isLater(piece, targetMs)));
+  return Math.max(0, (later === -1 ? segments.length : later) - 1);
+}
+
+const isLater = ({ firstEventMs, lastEventMs }: Piece, ms: number) =>
+  Math.max(firstEventMs ?? 0, lastEventMs ?? 0) > ms;

@@ -1,0 +1,73 @@
+import { Readable } from 'node:stream';
+import { pause } from '../archive/retry.ts';
+import { backoffMs } from '../core/backoff.ts';
+import { ShipmateError } from '../errors.ts';
+import type { ObjectStore } from '../store/store.ts';
+
+/** With growing waits: a quarter of a minute in all. */
+const MAX_ATTEMPTS = 10;
+
+export interface PatienceOptions {
+  readonly signal: AbortSignal;
+  /** Told of each failure that is tried again. */
+  readonly onFailure?: (error: unknown) => void;
+}
+
+/**
+ * A store for readers that asks again when something fails that may pass, so that a restore of hours outlives a hiccup.
+ * A read that breaks off half-way is begun again: bodies are handed out whole.
+ */
+export function patient(store: ObjectStore, { signal, onFailure }: PatienceOptions): ObjectStore {
+  /** Waits before the next attempt; throws what is not to be tried again. */
+  async function wait(error: unknown, attempt: number): Promise<void> {
+    const mayPass = error instanceof ShipmateError && error.verdict === 'retry';
+    if (signal.aborted || !mayPass || attempt >= MAX_ATTEMPTS) throw error;
+    onFailure?.(error);
+    await pause(backoffMs(attempt), signal);
+  }
+
+  async function patiently<T>(work: () => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      signal.throwIfAborted();
+      try {
+        return await work();
+      } catch (error) {
+        await wait(error, attempt);
+      }
+    }
+  }
+
+  return {
+    name: store.name,
+    create: (key, body, createSignal) => store.create(key, body, createSignal),
+    read: async (key, range) => {
+      const pieces = await patiently(async () => collect(await store.read(key, range)));
+      return Readable.from(pieces, { objectMode: false });
+    },
+    readStart: (key, maxBytes) => patiently(() => store.readStart(key, maxBytes)),
+    head: (key) => patiently(() => store.head(key)),
+    async *list(prefix, from = {}) {
+      let { after } = from;
+      for (let attempt = 1; ; attempt++) {
+        try {
+          for await (const object of store.list(prefix, after === undefined ? from : { ...from, after })) {
+            after = object.key;
+            attempt = 1;
+            yield object;
+          }
+          return;
+        } catch (error) {
+          await wait(error, attempt);
+        }
+      }
+    },
+    delete: (keys) => store.delete(keys),
+    capacity: () => patiently(() => store.capacity()),
+  };
+}
+
+async function collect(body: Readable): Promise<Buffer[]> {
+  const pieces: Buffer[] = [];
+  for await (const piece of body) pieces.push(piece);
+  return pieces;
+}

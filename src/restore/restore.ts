@@ -1,0 +1,183 @@
+import { constants } from 'node:fs';
+import { type FileHandle, open, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Archive } from '../archive/walk.ts';
+import { bytesText } from '../core/format.ts';
+import type { Piece, Segment } from '../core/ranges.ts';
+import { WitnessDigest } from '../core/witness.ts';
+import { ShipmateError } from '../errors.ts';
+import type { LogFormat } from '../source/source.ts';
+import { readChunks } from './chunks.ts';
+import type { PlannedRun, RestorePlan } from './plan.ts';
+import type { Progress } from './progress.ts';
+import { attempt, finishTarget, lengthOf, type Note, prepareTarget, writeDurably } from './target.ts';
+import { untilText } from './until.ts';
+
+export interface RestoreOptions {
+  readonly archive: Archive;
+  readonly format: LogFormat;
+  readonly directory: string;
+  readonly progress: Progress;
+}
+
+/** A segment's file, and how much of it is there already. */
+interface Target {
+  readonly path: string;
+  readonly segment: Segment;
+  readonly pieces: number;
+  readonly bytes: number;
+}
+
+/**
+ * Writes what was planned: every byte proven, and durable when this returns. After an interruption the same call goes on:
+ * what is there and proves to be right is kept. Returns the bytes that were still to be written.
+ */
+export async function restore(plan: RestorePlan, options: RestoreOptions): Promise<number> {
+  const { archive, format, directory, progress } = options;
+  const note = noteOf(plan, format);
+  await prepareTarget(directory, note);
+  return attempt(directory, async () => {
+    const targets = await lookAtTargets(plan, options);
+    const missingBytes = targets.reduce((sum, { segment, bytes }) => sum + segment.length - bytes, 0);
+    await demandRoom(directory, missingBytes);
+    progress.stage('restoring', { unit: 'bytes', total: missingBytes });
+    try {
+      await writeTargets(archive, targets, progress);
+    } finally {
+      progress.end();
+    }
+    for (const { path, content } of extrasOf(plan, format)) await writeDurably(join(directory, path), content);
+    await finishTarget(directory, note);
+    return missingBytes;
+  });
+}
+
+function noteOf(plan: RestorePlan, format: LogFormat): Note {
+  const segments = plan.runs.flatMap((run) => run.segments.map(({ name }) => join(run.directory, name)));
+  const extras = extrasOf(plan, format).map(({ path }) => path);
+  const { archive, stream, until, afterGap } = plan;
+  return { v: 1, archive, stream, until: untilText(until), afterGap, files: [...segments, ...extras] };
+}
+
+function extrasOf({ runs }: RestorePlan, format: LogFormat): { path: string; content: string }[] {
+  const extrasIn = ({ segments }: PlannedRun) => format.extras(segments.map(({ name }) => name));
+  return runs.flatMap((run) =>
+    extrasIn(run).map(({ name, content }) => ({ path: join(run.directory, name), content })),
+  );
+}
+
+async function demandRoom(directory: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(directory);
+  if (bavail * bsize >= bytes) return;
+  throw new ShipmateError(
+    `${directory} has room for ${bytesText(bavail * bsize)}, but ${bytesText(bytes)} are to be written`,
+    { code: 'RESTORE_NO_ROOM', hint: 'make room, or restore to another file system' },
+  );
+}
+
+/** What an earlier, interrupted restore left there. */
+async function lookAtTargets({ runs }: RestorePlan, { directory, progress }: RestoreOptions): Promise<Target[]> {
+  const targets: Target[] = [];
+  progress.stage('checking what is there', { unit: 'bytes' });
+  try {
+    for (const run of runs) {
+      for (const segment of run.segments) {
+        const path = join(directory, run.directory, segment.name);
+        const there = (await lengthOf(path)) === null ? 0 : await provenPieces(path, segment, progress);
+        const bytes = segment.pieces.slice(0, there).reduce((sum, { length }) => sum + length, 0);
+        targets.push({ path, segment, pieces: there, bytes });
+      }
+    }
+  } finally {
+    progress.end();
+  }
+  return targets;
+}
+
+const READ_BYTES = 1 << 20;
+const CREATE_OR_OPEN = constants.O_RDWR | constants.O_CREAT;
+
+/** How many of the segment's first pieces the file holds, by their witnesses. A piece that was cut can't be proven so. */
+async function provenPieces(path: string, { pieces }: Segment, progress: Progress): Promise<number> {
+  const handle = await open(path, 'r');
+  try {
+    const buffer = Buffer.allocUnsafe(READ_BYTES);
+    for (const [index, piece] of pieces.entries()) {
+      if (piece.length !== piece.chunkLength || !(await holds(handle, piece, buffer))) return index;
+      progress.advance(piece.length);
+    }
+    return pieces.length;
+  } finally {
+    await handle.close();
+  }
+}
+
+async function holds(handle: FileHandle, { offset, length, witness }: Piece, buffer: Buffer): Promise<boolean> {
+  const digest = new WitnessDigest();
+  for (let done = 0; done < length; ) {
+    const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, length - done), offset + done);
+    if (bytesRead === 0) return false;
+    digest.update(buffer.subarray(0, bytesRead));
+    done += bytesRead;
+  }
+  return digest.digest() === witness;
+}
+
+/** Chunks are read ahead over the ends of segments, so that many small segments are no slower than a large one. */
+async function writeTargets(archive: Archive, targets: readonly Target[], progress: Progress): Promise<void> {
+  const files = new OpenFile();
+  try {
+    // Files that are whole: what the interrupted restore wrote may not be durable yet.
+    for (const target of targets) if (target.pieces === target.segment.pieces.length) await files.use(target);
+    for await (const { ref, bytes } of readChunks(archive, missingPieces(targets))) {
+      const handle = await files.use(ref.target);
+      await writeFully(handle, bytes.subarray(0, ref.length), ref.offset);
+      progress.advance(ref.length);
+    }
+  } finally {
+    await files.close();
+  }
+}
+
+function* missingPieces(targets: readonly Target[]) {
+  for (const target of targets) {
+    for (const piece of target.segment.pieces.slice(target.pieces)) yield { ...piece, target };
+  }
+}
+
+async function writeFully(handle: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    done += (await handle.write(bytes, done, bytes.length - done, offset + done)).bytesWritten;
+  }
+}
+
+/** The one file that is written; the one before is made durable while it is. */
+class OpenFile {
+  #target: Target | null = null;
+  #handle: FileHandle | null = null;
+  #closing: Promise<void> = Promise.resolve();
+
+  async use(target: Target): Promise<FileHandle> {
+    if (this.#handle !== null && this.#target === target) return this.#handle;
+    await this.#leave();
+    const handle = await open(target.path, CREATE_OR_OPEN, 0o640);
+    this.#handle = handle;
+    this.#target = target;
+    await handle.truncate(target.bytes);
+    return handle;
+  }
+
+  async close(): Promise<void> {
+    await this.#leave();
+    await this.#closing;
+  }
+
+  async #leave(): Promise<void> {
+    const handle = this.#handle;
+    if (handle === null) return;
+    this.#handle = null;
+    await this.#closing;
+    this.#closing = handle.sync().finally(() => handle.close());
+    this.#closing.catch(() => {}); // thrown by whoever waits for it next
+  }
+}
