@@ -119,6 +119,7 @@ export class StreamShipper {
     const lagSeconds = this.#backlog && lagSince(this.#backlog);
     const { ready, result, reason } = this.#standing();
     metrics.lag({ bytes: lagBytes, seconds: lagSeconds });
+    metrics.held(this.#options.source.heldBytes?.() ?? 0);
     metrics.readiness({ ready, result });
     metrics.alarm('gap', result === 'gap');
     metrics.alarm('fork', result === 'fork');

@@ -87,6 +87,8 @@ export interface LogSource {
   backlog(from: Position | null): Promise<Backlog>;
   /** Everything up to here is durable in the archive, and saved or found there; the database may let go of it. */
   acknowledge(upTo: Position): Promise<void>;
+  /** Disk that segments take which the database has purged, but whose descriptors are held for what is not shipped; bytes. */
+  heldBytes?(): number;
   /** What an operator should know or mend: settings, rights, risks. */
   inspect(): Promise<Finding[]>;
   close(): Promise<void>;
