@@ -1,0 +1,195 @@
+import { stat } from 'node:fs/promises';
+import type { Position } from '../../core/position.ts';
+import { codeOf } from '../../errors.ts';
+import { unreadable } from './errors.ts';
+import type { Flavour } from './gtid.ts';
+import { findIndex, readIndex } from './index-file.ts';
+import { type FileIdentity, Segment } from './segment.ts';
+
+/** Descriptors held on the backlog at most: a purge beyond that many files takes them. */
+const MAX_HELD = 256;
+/** Clocks of file systems tick in steps: a file changed more recently than this may change again unseen. */
+const MTIME_STEP_MS = 100;
+
+/**
+ * The binlogs of one life of a server's log, oldest first: those listed, and before them purged ones that descriptors
+ * keep. It ends when the files are no longer the same (RESET MASTER, a data directory put back).
+ */
+export class Lineage {
+  segments: Segment[] = [];
+  ended = false;
+  readonly #held = new Set<Segment>();
+  #holdFrom = Number.POSITIVE_INFINITY;
+  #readers = 0;
+
+  /** The segment of a position, if it is here by name; its header tells whether it is the same life. */
+  find({ segment }: Position): Segment | undefined {
+    return this.segments.find(({ name }) => name === segment);
+  }
+
+  next(segment: Segment): Segment | undefined {
+    return this.segments[this.segments.indexOf(segment) + 1];
+  }
+
+  get newest(): Segment | undefined {
+    return this.segments.at(-1);
+  }
+
+  /** Keeps descriptors from here on, so that a purge can't take bytes that are not yet shipped. */
+  async holdFrom(segment: Segment): Promise<void> {
+    this.#holdFrom = segment.number;
+    await this.hold();
+  }
+
+  /**
+   * Opens what is to be held, lets go of the rest. The newest file is held always: while its inode is in use, no other
+   * file can pass for it.
+   */
+  async hold(): Promise<void> {
+    const wanted = new Set(this.segments.filter(({ number }) => number >= this.#holdFrom).slice(0, MAX_HELD));
+    if (this.newest && !this.ended) wanted.add(this.newest);
+    for (const segment of this.#held) {
+      if (wanted.has(segment)) continue;
+      this.#held.delete(segment);
+      await segment.release();
+    }
+    for (const segment of wanted) {
+      if (this.#held.has(segment)) continue;
+      this.#held.add(segment);
+      if (!(await segment.retain())) this.#held.delete(segment);
+    }
+    this.segments = this.segments.filter((segment) => segment.listed || segment.isOpen);
+  }
+
+  /** While somebody reads, the descriptors outlive the lineage's end. */
+  enter(): void {
+    this.#readers++;
+  }
+
+  async leave(): Promise<void> {
+    this.#readers--;
+    if (this.ended) await this.end();
+  }
+
+  async end(): Promise<void> {
+    this.ended = true;
+    if (this.#readers > 0) return;
+    const held = [...this.#held];
+    this.#held.clear();
+    await Promise.all(held.map((segment) => segment.release()));
+  }
+
+  /** Disk space of purged files that only our descriptors keep. */
+  get heldBytes(): number {
+    return this.segments.reduce((sum, { listed, isOpen, size }) => sum + (isOpen && !listed ? size : 0), 0);
+  }
+}
+
+interface Listed {
+  readonly path: string;
+  readonly identity: FileIdentity;
+  readonly size: number;
+}
+
+/** What the index lists, looked at again and again. */
+export class Binlogs {
+  readonly dir: string;
+  readonly #options: { index?: string | undefined; flavour: Flavour };
+  #index: string | null = null;
+  #lineage = new Lineage();
+  #seen = '';
+  #looking: Promise<Lineage> | null = null;
+  #next: Promise<Lineage> | null = null;
+
+  constructor({ dir, index, flavour }: { dir: string; index?: string | undefined; flavour: Flavour }) {
+    this.dir = dir;
+    this.#options = { index, flavour };
+  }
+
+  /** The index file, once known. */
+  get index(): string | null {
+    return this.#index;
+  }
+
+  /** The log as last looked at. */
+  get current(): Lineage {
+    return this.#lineage;
+  }
+
+  /** The log as it is at some moment after the call: a look that is under way already doesn't count. */
+  look(): Promise<Lineage> {
+    if (!this.#looking) return this.#start();
+    const again = () => this.#start();
+    this.#next ??= this.#looking.then(again, again).finally(() => {
+      this.#next = null;
+    });
+    return this.#next;
+  }
+
+  async close(): Promise<void> {
+    await this.#looking?.catch(() => {});
+    await this.#lineage.end();
+  }
+
+  #start(): Promise<Lineage> {
+    this.#looking = this.#look().finally(() => {
+      this.#looking = null;
+    });
+    return this.#looking;
+  }
+
+  async #look(): Promise<Lineage> {
+    this.#index ??= await findIndex(this.dir, this.#options.index);
+    if (this.#index === null) return this.#lineage;
+    const before = await stat(this.#index, { bigint: true }).catch((error) => {
+      throw unreadable(this.#index!, error);
+    });
+    const state = `${before.ino} ${before.size} ${before.mtimeNs} ${before.ctimeNs}`;
+    if (state === this.#seen) return this.#lineage;
+    const isSettled = Date.now() - Number(before.ctimeMs) > MTIME_STEP_MS;
+    await this.#take(await this.#list(this.#index));
+    this.#seen = isSettled ? state : '';
+    return this.#lineage;
+  }
+
+  /** The listed files that are there; deleted by hand or purged meanwhile, they are as good as not listed. */
+  async #list(index: string): Promise<Listed[]> {
+    const paths = await readIndex(index, this.dir);
+    const listed = await Promise.all(
+      paths.map(async (path) => {
+        const found = await stat(path).catch((error) => {
+          if (codeOf(error) === 'ENOENT') return null;
+          throw unreadable(path, error);
+        });
+        return found && { path, identity: { dev: found.dev, ino: found.ino }, size: found.size };
+      }),
+    );
+    return listed.filter((file) => file !== null);
+  }
+
+  async #take(listed: readonly Listed[]): Promise<void> {
+    const { flavour } = this.#options;
+    const files = listed.map((file) => ({ ...file, segment: new Segment(file.path, { flavour, ...file }) }));
+    const first = files[0]?.segment.number ?? 0;
+    const isSame = ({ name, number, identity }: Segment) =>
+      number < first ||
+      files.some(
+        ({ segment }) =>
+          segment.name === name && segment.identity.dev === identity.dev && segment.identity.ino === identity.ino,
+      );
+    if (!this.#lineage.segments.every(isSame)) {
+      await this.#lineage.end();
+      this.#lineage = new Lineage();
+    }
+    const known = new Map(this.#lineage.segments.map((segment) => [segment.name, segment]));
+    const present = files.map(({ segment, size }) => {
+      const same = known.get(segment.name);
+      if (same) same.size = size;
+      return same ?? segment;
+    });
+    const purged = this.#lineage.segments.filter((segment) => !present.includes(segment));
+    for (const segment of purged) segment.listed = false;
+    this.#lineage.segments = [...purged, ...present];
+    await this.#lineage.hold();
+  }
+}

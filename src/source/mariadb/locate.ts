@@ -1,0 +1,212 @@
+import { type Position, samePlace } from '../../core/position.ts';
+import type { Head, Located, Witness } from '../source.ts';
+import type { Lineage } from './binlogs.ts';
+import { isPlace } from './gtid.ts';
+import { binlogNumber } from './index-file.ts';
+import type { Segment, SegmentHeader } from './segment.ts';
+
+/** A file with the header that makes it usable. */
+interface Usable {
+  readonly segment: Segment;
+  readonly header: SegmentHeader;
+}
+
+type Answer = Omit<Located, 'evidence'>;
+
+/**
+ * How the binlogs here go on from an archive's head (protocol rule 14, for twins on one directory or copies of it). What
+ * is not proven is never allowed.
+ */
+export async function locate(lineage: Lineage, head: Head | null): Promise<Located> {
+  const here = new LocalLog(lineage);
+  const answer = await answerFor(here, head);
+  const evidence = { ...(await here.evidence()), ...(answer.at && (await here.evidenceAt(answer.at))) };
+  return { ...answer, evidence };
+}
+
+async function answerFor(here: LocalLog, head: Head | null): Promise<Answer> {
+  const oldest = await here.oldest();
+  const start = oldest && startOf(oldest);
+  const position = head?.position ?? null;
+  if (!head || !position) return { result: 'start', at: start, allowed: true, reason: 'nothing was shipped yet' };
+  if (!oldest || !start) {
+    return {
+      result: 'behind',
+      at: null,
+      allowed: false,
+      reason: 'there are no binlogs here yet, but the archive has some',
+    };
+  }
+  const same = await here.find(position);
+  if (same && (await here.holds(same, position, head))) return goOn(here, same, position);
+  if (!same) {
+    const successor = await takeUpSuccessor(oldest, head, position);
+    if (successor) return successor;
+  }
+  const common = await newestCommon(here, head, position);
+  if (common) {
+    const reason = same
+      ? `${position.segment} no longer holds what was shipped of it: the same up to offset ${common.to.offset} of ${common.to.segment}`
+      : `the log here never had ${position.segment} as shipped: the same up to offset ${common.to.offset} of ${common.to.segment}`;
+    return { result: 'truncate', at: common.to, allowed: true, reason };
+  }
+  return withoutCommonPoint(oldest, same, position);
+}
+
+/** At the head with the same bytes before it. */
+async function goOn(here: LocalLog, { segment, header }: Usable, position: Position): Promise<Answer> {
+  const next = await here.next(segment);
+  if (next && next.header.origin !== header.origin && position.offset === segment.size) {
+    const reason = `the server's id was changed: ${header.origin} became ${next.header.origin}`;
+    return { result: 'move', at: startOf(next), allowed: true, reason };
+  }
+  return {
+    result: 'resume',
+    at: position,
+    allowed: true,
+    reason: `${position.segment} holds the bytes that were shipped last`,
+  };
+}
+
+/** The head's file was purged, and nothing that it may still have held is missing: its successor starts with the head's ID. */
+async function takeUpSuccessor({ segment, header }: Usable, head: Head, position: Position): Promise<Answer | null> {
+  const isDirect = segment.number === binlogNumber(position.segment) + 1 && header.origin === position.origin;
+  if (!isDirect || position.offset === 0 || isPlace(position.id) || header.startId !== position.id) return null;
+  const witness = await witnessAt(head, position);
+  if (!witness || witness.openTransaction) return null;
+  const reason = `${position.segment} was purged, and ${segment.name} starts with the ID that was shipped last`;
+  return { result: 'resume', at: startOf({ segment, header }), allowed: true, reason };
+}
+
+/**
+ * The newest chunk that is here byte for byte. The one after it may agree in part, but holds no digest of that part, so
+ * shipping goes on from this one's end; readers cut there.
+ */
+async function newestCommon(here: LocalLog, head: Head, position: Position): Promise<Witness | null> {
+  const oldest = (await here.oldest())!;
+  const oldestNumber = oldest.segment.number;
+  // All here is younger than the head's file (a purge), so that no older chunk can match.
+  if (oldestNumber > binlogNumber(position.segment)) return null;
+  for await (const witness of upTo(head, position)) {
+    if (await here.has(witness)) return witness;
+    if (isOlder(witness, oldest)) return null;
+  }
+  return null;
+}
+
+/** Whether a chunk's file was begun before the oldest file here, so that neither it nor an older chunk can be here. */
+function isOlder({ to }: Witness, { header }: Usable): boolean {
+  return to.origin === header.origin && createdOf(to.incarnation) < createdOf(header.incarnation);
+}
+
+/** An incarnation begins with the time of the file's first event. */
+const createdOf = (incarnation: string) => incarnation.slice(0, 8);
+
+function withoutCommonPoint(oldest: Usable, same: Usable | null, position: Position): Answer {
+  const { segment, header } = oldest;
+  const at = startOf(oldest);
+  const hasNoPast = header.startId === '' || isPlace(header.startId);
+  if (!same && segment.number === 1 && hasNoPast && header.origin === position.origin) {
+    return {
+      result: 'reset',
+      at,
+      allowed: true,
+      reason: `the log was started again: ${segment.name} is a new file without a past`,
+    };
+  }
+  const refuse = (reason: string): Answer => ({ result: 'gap', at, allowed: false, reason });
+  if (header.origin !== position.origin) {
+    return refuse(`the binlogs here are those of ${header.origin}, the archive ends with those of ${position.origin}`);
+  }
+  if (same)
+    return refuse(`${position.segment} differs from what was shipped of it, and no older chunk is here to go back to`);
+  const missing = segment.number - binlogNumber(position.segment);
+  if (missing > 0) {
+    const files =
+      missing === 1 ? `the end of ${position.segment} is` : `${position.segment} and ${missing - 1} more are`;
+    return refuse(`${files} gone: the oldest binlog here is ${segment.name}`);
+  }
+  return refuse(`the binlogs here, from ${segment.name} on, have nothing in common with what was shipped`);
+}
+
+const startOf = ({ segment, header }: Usable): Position => ({
+  origin: header.origin,
+  incarnation: header.incarnation,
+  segment: segment.name,
+  offset: 0,
+  id: header.startId,
+});
+
+/** The chain's chunks from the head's back. What was shipped beyond a truncation's opening is dead. */
+async function* upTo(head: Head, position: Position): AsyncIterable<Witness> {
+  let isLiving = position.offset === 0;
+  for await (const witness of head.history()) {
+    isLiving ||= samePlace(witness.to, position);
+    if (isLiving) yield witness;
+  }
+}
+
+/** The chunk that ends at the head. */
+async function witnessAt(head: Head, position: Position): Promise<Witness | null> {
+  if (head.witness && samePlace(head.witness.to, position)) return head.witness;
+  for await (const witness of upTo(head, position)) return samePlace(witness.to, position) ? witness : null;
+  return null;
+}
+
+/** The binlogs here, for questions about what they hold. */
+class LocalLog {
+  readonly #lineage: Lineage;
+
+  constructor(lineage: Lineage) {
+    this.#lineage = lineage;
+  }
+
+  async oldest(): Promise<Usable | null> {
+    const first = this.#lineage.segments[0];
+    return first ? this.#usable(first) : null;
+  }
+
+  async next(segment: Segment): Promise<Usable | null> {
+    const next = this.#lineage.next(segment);
+    return next ? this.#usable(next) : null;
+  }
+
+  /** The same life of a position's file. */
+  async find(position: Position): Promise<Usable | null> {
+    const segment = this.#lineage.find(position);
+    const usable = segment ? await this.#usable(segment) : null;
+    return usable?.header.origin === position.origin && usable.header.incarnation === position.incarnation
+      ? usable
+      : null;
+  }
+
+  /** Whether the file reaches the position with the bytes that were shipped before it. */
+  async holds({ segment }: Usable, position: Position, head: Head): Promise<boolean> {
+    if (position.offset === 0) return true;
+    if ((await segment.measure()) < position.offset) return false;
+    const witness = await witnessAt(head, position);
+    return witness !== null && (await segment.digest(witness.from.offset, witness.length)) === witness.digest;
+  }
+
+  async has({ from, to, length, digest }: Witness): Promise<boolean> {
+    const usable = await this.find(to);
+    if (!usable || (await usable.segment.measure()) < to.offset) return false;
+    return (await usable.segment.digest(from.offset, length)) === digest;
+  }
+
+  async evidence(): Promise<Record<string, unknown>> {
+    const { segments } = this.#lineage;
+    return { binlogs: segments.length, oldest: segments[0]?.name ?? null, newest: segments.at(-1)?.name ?? null };
+  }
+
+  /** What a reader needs who starts there: the file's format description, and the GTIDs of all before. */
+  async evidenceAt(at: Position): Promise<Record<string, unknown>> {
+    const usable = await this.find(at);
+    return usable ? { formatDescription: usable.header.formatDescription.toString('base64'), gtids: at.id } : {};
+  }
+
+  async #usable(segment: Segment): Promise<Usable | null> {
+    const header = await segment.header({ ended: this.#lineage.next(segment) !== undefined });
+    return header && { segment, header };
+  }
+}
