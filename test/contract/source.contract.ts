@@ -183,6 +183,7 @@ export function sourceContract(name: string, start: () => Promise<SourceHarness>
       while (shipping.position!.segment !== [...expected.keys()].at(-1)) {
         shipping.add((await slices.next()).value as LogSlice);
       }
+      await slices.return?.();
       const [newest] = [...expected.keys()].slice(-1);
       const without = (files: Map<string, Buffer>) => new Map([...files].filter(([name]) => name !== newest));
       expectSame(without(shipping.contents()), without(expected));
