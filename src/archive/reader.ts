@@ -55,20 +55,30 @@ export async function readToEnd(
 }
 
 /**
- * The first object above an empty place that cannot be there while the place is empty: a seal, one of a later term, or
- * one W or more slots above (protocol rules 6 and 12). Null where there is none.
+ * The first object above an empty place, if something above it cannot be there while the place is empty: a seal, an
+ * object of a later term, one W or more slots above (protocol rules 6 and 12), or any in a term that is not opened. Null
+ * where there is none.
  */
-async function provenBeyond(archive: Archive, end: ChainEnd): Promise<Place | null> {
+export async function provenBeyond(archive: Archive, end: ChainEnd): Promise<Place | null> {
   const { store, info } = archive;
   let first: Place | null = null;
   for await (const { key } of store.list(termPrefix(info.stream, end.term), { after: placeKey(info.stream, end) })) {
     const place = placeOf(key);
     if (place === null) continue;
     first ??= place;
-    if (place.slot >= end.slot + info.window || (await isSeal(archive, place))) return first;
+    const isTooFar = end.slot === 0 || place.slot >= end.slot + info.window;
+    if (isTooFar || (await isSeal(archive, place))) return first;
   }
   const later = await firstLaterTerm(archive, end.term);
   return later === null ? null : (first ?? later);
+}
+
+/** How many objects of a term stand above a place. */
+export async function countAbove({ store, info }: Archive, place: Place): Promise<number> {
+  let count = 0;
+  for await (const _ of store.list(termPrefix(info.stream, place.term), { after: placeKey(info.stream, place) }))
+    count++;
+  return count;
 }
 
 async function firstLaterTerm({ store, info }: Archive, term: number): Promise<Place | null> {

@@ -5,7 +5,7 @@ import type { ChainEnd, Met } from '../core/chain.ts';
 import type { Read, Result } from '../core/header.ts';
 import type { Position } from '../core/position.ts';
 import { LivingLog } from '../core/ranges.ts';
-import { ShipmateError } from '../errors.ts';
+import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { notWhole } from './chunks.ts';
 import type { Progress } from './progress.ts';
@@ -109,9 +109,17 @@ export async function demandArchive(store: ObjectStore, stream: string): Promise
   } catch (error) {
     throw notWhole(error);
   }
-  if (archive !== null) return archive;
+  if (archive !== null) return demandName(archive, stream);
   throw new ShipmateError(`store ${store.name} holds no archive of stream ${stream}`, {
     code: 'NO_ARCHIVE',
     hint: 'look whether the right store and prefix are configured, and mounted; "--store" names another one',
   });
+}
+
+function demandName(archive: Archive, stream: string): Archive {
+  if (archive.info.stream === stream) return archive;
+  throw new ArchiveNotWhole(
+    `stream.json of stream ${stream} in store ${archive.store.name} is that of stream ${archive.info.stream}`,
+    'an archive keeps the name that it was made with: move it back to where it was',
+  );
 }
