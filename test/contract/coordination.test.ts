@@ -22,7 +22,7 @@ describeCoordination('etcd', {
     const cluster = `cluster-${clusters++}`;
     const { endpoints } = etcd;
     return {
-      open: (node) => openEtcd({ cluster, node, endpoints, ttlMs: 2_000, onEtcdLoss: 'continue', log: recordedLog() }),
+      open: (node) => openEtcd({ cluster, node, endpoints, ttlMs: 10_000, onEtcdLoss: 'continue', log: recordedLog() }),
       stop: async () => {},
     };
   },

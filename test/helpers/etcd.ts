@@ -17,6 +17,8 @@ export interface EtcdOptions {
   readonly tls?: boolean | 'mutual';
   /** Turns passwords on: a root user, and one `shipmate` with rights on /shipmate/ only. */
   readonly auth?: boolean;
+  /** How large its database may grow before it takes no more writes. */
+  readonly quotaBytes?: number;
 }
 
 export interface EtcdNode {
@@ -47,7 +49,8 @@ const LOGIN = { username: 'shipmate', password: 'shipmate-password' };
 const READY_WITHIN_MS = 15_000;
 
 /** Starts a real etcd on free loopback ports, in a temporary folder; `stop` ends and removes it. */
-export async function startEtcd({ nodes: count = 1, tls = false, auth = false }: EtcdOptions = {}): Promise<Etcd> {
+export async function startEtcd(options: EtcdOptions = {}): Promise<Etcd> {
+  const { nodes: count = 1, tls = false, auth = false, quotaBytes } = options;
   const dir = await mkdtemp(join(tmpdir(), 'shipmate-etcd-'));
   const certificates = tls ? makeCertificates(dir) : null;
   const scheme = tls ? 'https' : 'http';
@@ -64,6 +67,7 @@ export async function startEtcd({ nodes: count = 1, tls = false, auth = false }:
       ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer, '--initial-cluster', cluster],
       // Quick elections, and leases as short as one second.
       ...['--heartbeat-interval', '60', '--election-timeout', '300'],
+      ...(quotaBytes === undefined ? [] : ['--quota-backend-bytes', String(quotaBytes)]),
       ...(certificates ? ['--cert-file', certificates.cert, '--key-file', certificates.key] : []),
       ...(tls === 'mutual' && certificates ? ['--client-cert-auth', '--trusted-ca-file', certificates.ca] : []),
     ];

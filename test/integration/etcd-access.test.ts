@@ -26,7 +26,7 @@ afterEach(() => Promise.all(opened.map((coordination) => coordination.close())))
 type Means = Pick<EtcdOptions, 'endpoints'> & Partial<EtcdOptions>;
 
 async function open(means: Means): Promise<Coordination> {
-  const options = { cluster: 'acme', node: 'a', ttlMs: 1_000, onEtcdLoss: 'continue', log, ...means } as const;
+  const options = { cluster: 'acme', node: 'a', ttlMs: 10_000, onEtcdLoss: 'continue', log, ...means } as const;
   const coordination = await openEtcd(options);
   opened.push(coordination);
   return coordination;

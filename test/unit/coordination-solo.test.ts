@@ -171,13 +171,11 @@ test('a request whose asker was killed is void after its time, and taken away', 
   const ask = `coordination.requests.ask('orders', ${JSON.stringify(HANDOVER)}, 600_000);`;
   const asker = spawn(process.execPath, script(ask), { stdio: 'inherit' });
   const gone = once(asker, 'exit');
-  const name = await until(
-    'the request is there',
-    async () => (await readdir(join(stateDir, 'solo/requests/orders')))[0],
-  );
+  const requests = join(stateDir, 'solo/requests/orders');
+  const placed = async () => (await readdir(requests)).find((entry) => entry.endsWith('.json'));
+  const path = join(requests, await until('the request is there', placed));
   asker.kill('SIGKILL');
   await gone;
-  const path = join(stateDir, 'solo/requests/orders', name);
   await writeFile(path, JSON.stringify({ ...JSON.parse(await readFile(path, 'utf8')), expiresMs: Date.now() - 1 }));
 
   const daemon = await open();
@@ -185,7 +183,7 @@ test('a request whose asker was killed is void after its time, and taken away', 
   const watching = (async () => {
     for await (const { key } of daemon.requests.watch('orders', stop.signal)) throw new Error(`${key} was given`);
   })();
-  await until('it is gone', async () => (await readdir(join(stateDir, 'solo/requests/orders'))).length === 0);
+  await until('it is gone', async () => (await readdir(requests)).length === 0);
   stop.abort();
   await watching;
 });

@@ -32,15 +32,17 @@ export class EtcdCursors implements CursorBoard {
 
   async save(cursor: Cursor, by: Leadership): Promise<void> {
     if (!(by instanceof EtcdLeadership)) throw new TypeError('the leadership was not won in this etcd');
+    // An etcd that was put back to an older state may hold the key of a leadership that has long ended.
+    if (by.signal.aborted) throw deposed(cursor.stream, by.signal.reason);
     const key = Buffer.from(this.#options.keys.cursor(cursor.stream));
     const { succeeded } = await transact(this.#options.client, {
       compare: [wasCreatedAt(by.key, by.revision)],
       success: [{ request_put: { key, value: Buffer.from(JSON.stringify(cursor)) } }],
     });
     if (succeeded) return;
-    const deposed = new Deposed(`this node does not lead stream "${cursor.stream}" any more: its leader key is gone`);
-    void by.end(deposed);
-    throw deposed;
+    const proof = deposed(cursor.stream);
+    void by.end(proof);
+    throw proof;
   }
 
   async *watch(stream: string, signal: AbortSignal): AsyncGenerator<Cursor, void, undefined> {
@@ -57,6 +59,10 @@ export class EtcdCursors implements CursorBoard {
       this.#options.log.warn('the cursor in etcd is unreadable, so it is ignored', { stream });
     return cursor;
   }
+}
+
+function deposed(stream: string, cause?: unknown): Deposed {
+  return new Deposed(`this node does not lead stream "${stream}" any more`, cause);
 }
 
 export class EtcdArchives implements ArchiveMemory {

@@ -42,11 +42,15 @@ export function authorities(tls: TlsFiles | null): Buffer {
   return Buffer.from([...getCACertificates('default'), ...getCACertificates('system')].join('\n'));
 }
 
+/** etcd works hard on a password: longer than some calls may last, and their successors use what comes of it. */
+const LOGIN_MS = 3_000;
+
 const GRPC_OPTIONS = {
-  // Finds a connection that died in silence. etcd throws off clients that ask more often than every five seconds.
+  // Finds a watch's connection that died in silence; calls have deadlines. etcd throws off clients that ping more often
+  // than every five seconds, or at all while nothing is under way.
   'grpc.keepalive_time_ms': 6_000,
   'grpc.keepalive_timeout_ms': 1_500,
-  'grpc.keepalive_permit_without_calls': 1,
+  'grpc.keepalive_permit_without_calls': 0,
   // A channel made anew then has a connection made anew, not the dead one's pooled remains with its back-off.
   'grpc.use_local_subchannel_pool': 1,
   'grpc.initial_reconnect_backoff_ms': 250,
@@ -76,7 +80,7 @@ export class Endpoint {
   /** Runs one operation against this member, with a new login and a second try where the token had run out. */
   async run<T>(operation: (link: Link) => Promise<T>, timeoutMs: number): Promise<T> {
     const attempt = async () => {
-      await this.#logIn(timeoutMs);
+      await this.#logIn();
       return operation({ etcd: this.#etcd, options: { deadline: Date.now() + timeoutMs } });
     };
     const token = this.#token;
@@ -127,19 +131,19 @@ export class Endpoint {
       },
     });
 
-  #logIn(timeoutMs: number): Promise<void> {
+  #logIn(): Promise<void> {
     if (this.#token !== null) return Promise.resolve();
-    this.#loggingIn ??= this.#authenticate(timeoutMs).finally(() => {
+    this.#loggingIn ??= this.#authenticate().finally(() => {
       this.#loggingIn = null;
     });
     return this.#loggingIn;
   }
 
-  async #authenticate(timeoutMs: number): Promise<void> {
+  async #authenticate(): Promise<void> {
     if (!this.#login) return;
     const { username: name, password } = this.#login;
     try {
-      const { token } = await this.#etcd.auth.authenticate({ name, password }, { deadline: Date.now() + timeoutMs });
+      const { token } = await this.#etcd.auth.authenticate({ name, password }, { deadline: Date.now() + LOGIN_MS });
       this.#token = token;
     } catch (error) {
       if (!isLoginNeedless(error)) throw error;

@@ -2,7 +2,7 @@ import { setMaxListeners } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { castGrpcError, type ILeaseKeepAliveResponse } from 'etcd3';
 import type { Log } from '../../core/log.ts';
-import { Deposed, ShipmateError } from '../../errors.ts';
+import { Deposed, messageOf, ShipmateError } from '../../errors.ts';
 import { orAbort } from '../abort.ts';
 import type { Client } from './client.ts';
 import type { Link } from './endpoint.ts';
@@ -76,6 +76,9 @@ export class Session {
   #lease: Lease | null = null;
   #granting: Promise<Lease> | null = null;
   #beat: NodeJS.Timeout | undefined;
+  #closed = false;
+  /** The refusal that was logged last; it is not logged again while it stays the same. */
+  #refusal: string | null = null;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -124,26 +127,36 @@ export class Session {
 
   /** Revokes the lease, if etcd is there to hear it. */
   async close(): Promise<void> {
+    this.#closed = true;
     clearTimeout(this.#beat);
     const lease = this.#lease;
     this.#lease = null;
     if (!lease) return;
     lease.lose(new Deposed('this daemon gave up its lease'));
-    const { client } = this.#options;
-    await client
-      .call(({ etcd, options }) => etcd.leaseClient.leaseRevoke({ ID: lease.id }, options), REVOKE_MS)
-      .catch(() => {});
+    await this.#revoke(lease);
+  }
+
+  async #revoke({ id }: Lease): Promise<void> {
+    await this.#options.client
+      .call(({ etcd, options }) => etcd.leaseClient.leaseRevoke({ ID: id }, options), REVOKE_MS)
+      .catch(() => {}); // then it runs out
   }
 
   async #grant(): Promise<Lease> {
     const { client, ttlMs, nowMs, log } = this.#options;
     for (;;) {
+      if (this.#closed) throw new ShipmateError('this daemon closes', { code: 'CLOSED', verdict: 'retry' });
       try {
         const lease = await client.call(async ({ etcd, options }) => {
           const sentAtMs = nowMs();
           const { ID, TTL } = await etcd.leaseClient.leaseGrant({ TTL: Math.ceil(ttlMs / 1_000) }, options);
           return new Lease({ id: ID, ttlMs: Number(TTL) * 1_000, sentAtMs, nowMs });
         });
+        if (this.#closed) {
+          await this.#revoke(lease);
+          continue;
+        }
+        this.#refusal = null;
         this.#lease = lease;
         log.debug('etcd granted a lease', { lease: lease.hex, ttlMs: lease.ttlMs });
         this.#keepAliveIn(lease, lease.ttlMs / 4);
@@ -151,7 +164,7 @@ export class Session {
         return lease;
       } catch (error) {
         if (client.closed.aborted) throw error;
-        if (!isUnreachable(error)) log.warn('etcd grants no lease', { error });
+        this.#noteRefusal('etcd grants no lease', error);
         await delay(RETRY_MS, undefined, { signal: client.closed }).catch(() => {});
       }
     }
@@ -164,19 +177,28 @@ export class Session {
 
   /** The next attempt goes out in time whatever becomes of this one; each counts from its own sending. */
   async #keepAlive(lease: Lease): Promise<void> {
-    const { client, nowMs, log } = this.#options;
+    const { client, nowMs } = this.#options;
     this.#keepAliveIn(lease, lease.ttlMs / 4);
     try {
       const kept = await client.call(async (link) => {
         const sentAtMs = nowMs();
         return { sentAtMs, ttlMs: Number((await keepAliveOnce(link, lease.id)).TTL) * 1_000 };
       }, lease.ttlMs / 3);
+      this.#refusal = null;
       if (kept.ttlMs > 0) lease.extend(kept);
       else this.lost(lease);
     } catch (error) {
-      if (!isUnreachable(error)) log.warn('etcd refuses to keep the lease alive', { error });
+      this.#noteRefusal('etcd refuses to keep the lease alive', error);
       this.#keepAliveIn(lease, RETRY_MS);
     }
+  }
+
+  /** An etcd that is out of reach the client itself reports. */
+  #noteRefusal(what: string, error: unknown): void {
+    const refusal = `${what}: ${messageOf(error)}`;
+    if (isUnreachable(error) || this.#closed || refusal === this.#refusal) return;
+    this.#refusal = refusal;
+    this.#options.log.warn(what, { error });
   }
 }
 
