@@ -1,5 +1,5 @@
 import { UsageError } from '../../errors.ts';
-import { eventServerId, eventType, HEADER_BYTES, TYPE, u32, u64 } from './events.ts';
+import { eventServerId, eventType, HEADER_BYTES, TYPE, u32 } from './events.ts';
 import { MysqlGtidState } from './mysql-gtid.ts';
 
 export type Flavour = 'mariadb' | 'mysql';
@@ -44,10 +44,14 @@ export function parsePlace(id: string): Place | null {
   return match && { segment: match[1]!, number: Number(match[2]), offset: Number(match[3]) };
 }
 
+/** The sequence number in two halves: it has 64 bits, and is taken over for every transaction. */
 interface Gtid {
   server: number;
-  sequence: bigint;
+  high: number;
+  low: number;
 }
+
+const sequenceOf = ({ high, low }: Gtid) => (BigInt(high) << 32n) | BigInt(low);
 
 const GTID_BODY = { domain: 8, flags: 12 } as const;
 const LIST_BODY = { entries: 4, entryBytes: 16 } as const;
@@ -75,7 +79,8 @@ export class MariadbGtidState implements GtidState {
     for (let i = 0; i < count; i++) {
       const entry = body + LIST_BODY.entries + i * LIST_BODY.entryBytes;
       // A domain is listed once for each server that wrote to it, the last writer last.
-      this.#last.set(u32(bytes, entry), { server: u32(bytes, entry + 4), sequence: u64(bytes, entry + 8) });
+      const [server, low, high] = [u32(bytes, entry + 4), u32(bytes, entry + 8), u32(bytes, entry + 12)];
+      this.#last.set(u32(bytes, entry), { server, high, low });
     }
   }
 
@@ -88,28 +93,28 @@ export class MariadbGtidState implements GtidState {
   }
 
   complete(): void {
-    const sequence = (BigInt(this.#sequenceHigh) << 32n) | BigInt(this.#sequenceLow);
     const last = this.#last.get(this.#domain);
     if (last) {
       last.server = this.#server;
-      last.sequence = sequence;
+      last.high = this.#sequenceHigh;
+      last.low = this.#sequenceLow;
     } else {
-      this.#last.set(this.#domain, { server: this.#server, sequence });
+      this.#last.set(this.#domain, { server: this.#server, high: this.#sequenceHigh, low: this.#sequenceLow });
     }
   }
 
   text(): string {
     return [...this.#last]
       .sort(([a], [b]) => a - b)
-      .map(([domain, { server, sequence }]) => `${domain}-${server}-${sequence}`)
+      .map(([domain, gtid]) => `${domain}-${gtid.server}-${sequenceOf(gtid)}`)
       .join(',');
   }
 
   covers(other: GtidState): boolean {
     if (!(other instanceof MariadbGtidState)) return false;
-    for (const [domain, { sequence }] of other.#last) {
+    for (const [domain, wanted] of other.#last) {
       const last = this.#last.get(domain);
-      if (last === undefined || last.sequence < sequence) return false;
+      if (!last || last.high < wanted.high || (last.high === wanted.high && last.low < wanted.low)) return false;
     }
     return true;
   }
@@ -124,7 +129,9 @@ function parseMariadbGtids(text: string): Map<number, Gtid> {
   for (const gtid of text === '' ? [] : text.split(',')) {
     const match = /^\s*(\d{1,10})-(\d{1,10})-(\d{1,20})\s*$/.exec(gtid);
     if (!match) throw notAnId(text);
-    gtids.set(Number(match[1]), { server: Number(match[2]), sequence: BigInt(match[3]!) });
+    const sequence = BigInt(match[3]!);
+    const halves = { high: Number(sequence >> 32n), low: Number(sequence & 0xffffffffn) };
+    gtids.set(Number(match[1]), { server: Number(match[2]), ...halves });
   }
   return gtids;
 }

@@ -1,5 +1,5 @@
 import { UsageError } from '../../errors.ts';
-import { eventType, HEADER_BYTES, TYPE, u64 } from './events.ts';
+import { eventType, HEADER_BYTES, TYPE, u32, u64 } from './events.ts';
 import type { GtidState } from './gtid.ts';
 
 /** Sequence numbers from `start` up to, not including, `end`. */
@@ -19,10 +19,14 @@ const GTID_BODY = { uuid: 1, sequence: 17 } as const;
  */
 export class MysqlGtidState implements GtidState {
   readonly #seen: Map<string, Interval[]>;
-  #uuid = Buffer.alloc(UUID_BYTES);
+  /** The GTID of the group that is under way: this runs for every transaction, so without objects. */
+  readonly #uuid = Buffer.alloc(UUID_BYTES);
   #source = '';
-  #sequence = 0n;
   #isAnonymous = true;
+  #low = 0;
+  #high = 0;
+  /** Sequence numbers of one source, each the one before plus 1, that are yet to be added to #seen. */
+  readonly #run = { source: '', start: 0n, length: 0, low: 0, high: 0 };
 
   constructor(id = '') {
     this.#seen = parseMysqlGtids(id);
@@ -31,7 +35,10 @@ export class MysqlGtidState implements GtidState {
   load(bytes: Uint8Array, at: number, end: number): void {
     if (eventType(bytes, at) !== TYPE.mysqlPreviousGtids) return;
     this.#seen.clear();
-    readGtidSet(bytes.subarray(at + HEADER_BYTES, end), (source, interval) => this.#add(source, interval));
+    this.#run.length = 0;
+    readGtidSet(bytes.subarray(at + HEADER_BYTES, end), (source, { start, end: after }) => {
+      this.#add(source, start, after);
+    });
   }
 
   begin(bytes: Uint8Array, at: number, end: number): void {
@@ -41,28 +48,39 @@ export class MysqlGtidState implements GtidState {
       const { uuid, tag, sequence } = readTaggedGtid(bytes.subarray(at + HEADER_BYTES, end));
       this.#uuid.fill(0);
       this.#source = sourceName(uuid, tag);
-      this.#sequence = sequence;
+      this.#low = Number(sequence & 0xffffffffn);
+      this.#high = Number(sequence >> 32n);
     } else if (!this.#isAnonymous) {
       const body = at + HEADER_BYTES;
-      const uuid = bytes.subarray(body + GTID_BODY.uuid, body + GTID_BODY.uuid + UUID_BYTES);
-      if (!this.#uuid.equals(uuid)) {
-        this.#uuid.set(uuid);
-        this.#source = sourceName(uuid, '');
-      }
-      this.#sequence = u64(bytes, body + GTID_BODY.sequence);
+      this.#takeUuid(bytes, body + GTID_BODY.uuid);
+      this.#low = u32(bytes, body + GTID_BODY.sequence);
+      this.#high = u32(bytes, body + GTID_BODY.sequence + 4);
     }
   }
 
   complete(): void {
-    if (!this.#isAnonymous) this.#add(this.#source, { start: this.#sequence, end: this.#sequence + 1n });
+    if (this.#isAnonymous) return;
+    const run = this.#run;
+    const goesOn =
+      run.length > 0 && this.#high === run.high && this.#low === run.low + 1 && this.#source === run.source;
+    if (!goesOn) {
+      this.#addRun();
+      run.source = this.#source;
+      run.start = (BigInt(this.#high) << 32n) | BigInt(this.#low);
+      run.high = this.#high;
+    }
+    run.low = this.#low;
+    run.length++;
   }
 
   text(): string {
+    this.#addRun();
     return textOf(this.#seen);
   }
 
   covers(other: GtidState): boolean {
     if (!(other instanceof MysqlGtidState)) return false;
+    this.#addRun();
     for (const [source, wanted] of other.#seen) {
       const seen = this.#seen.get(source) ?? [];
       const isSeen = ({ start, end }: Interval) => seen.some((within) => within.start <= start && within.end >= end);
@@ -71,7 +89,22 @@ export class MysqlGtidState implements GtidState {
     return true;
   }
 
-  #add(source: string, { start, end }: Interval): void {
+  #takeUuid(bytes: Uint8Array, at: number): void {
+    const uuid = this.#uuid;
+    let i = 0;
+    while (i < UUID_BYTES && uuid[i] === bytes[at + i]) i++;
+    if (i === UUID_BYTES) return;
+    uuid.set(bytes.subarray(at, at + UUID_BYTES));
+    this.#source = sourceName(uuid, '');
+  }
+
+  #addRun(): void {
+    const { source, start, length } = this.#run;
+    if (length > 0) this.#add(source, start, start + BigInt(length));
+    this.#run.length = 0;
+  }
+
+  #add(source: string, start: bigint, end: bigint): void {
     const intervals = this.#seen.get(source);
     if (!intervals) this.#seen.set(source, [{ start, end }]);
     else addInterval(intervals, start, end);

@@ -130,8 +130,11 @@ export class Transactions {
   }
 }
 
-const startsWith = (word: Buffer, bytes: Buffer, at: number, end: number) =>
-  at + word.length <= Math.min(end, bytes.length) && bytes.compare(word, 0, word.length, at, at + word.length) === 0;
+function startsWith(word: Buffer, bytes: Buffer, at: number, end: number): boolean {
+  if (at + word.length > Math.min(end, bytes.length)) return false;
+  for (let i = 0; i < word.length; i++) if (bytes[at + i] !== word[i]) return false;
+  return true;
+}
 
 const is = (word: Buffer, bytes: Buffer, at: number, end: number) =>
   end - at === word.length && startsWith(word, bytes, at, end);
