@@ -28,6 +28,21 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./status.ts')).defineStatus,
   },
   {
+    name: 'ls',
+    summary: 'what is in the archive: terms, what can be restored, gaps and forks',
+    load: async () => (await import('./ls.ts')).defineLs,
+  },
+  {
+    name: 'restore',
+    summary: "writes the log's files, byte for byte, up to the end, a time or an ID",
+    load: async () => (await import('./restore.ts')).defineRestore,
+  },
+  {
+    name: 'verify',
+    summary: 'whether the archive is whole: the chain, and with --deep every digest',
+    load: async () => (await import('./verify.ts')).defineVerify,
+  },
+  {
     name: 'handover',
     summary: 'the master of a stream gives it to a twin that is ready',
     load: async () => (await import('./handover.ts')).defineHandover,

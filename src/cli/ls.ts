@@ -1,0 +1,138 @@
+import type { Command } from 'commander';
+import { bytesText } from '../core/format.ts';
+import { placeText } from '../core/keys.ts';
+import type { Position } from '../core/position.ts';
+import type { Break } from '../core/ranges.ts';
+import { ArchiveNotWhole } from '../errors.ts';
+import type { Listing, PointInLog } from '../restore/listing.ts';
+import type { TermSummary } from '../restore/reading.ts';
+import { timeText } from '../restore/until.ts';
+import { readArchives } from './archives.ts';
+import { table } from './table.ts';
+import { print, printable, printJson } from './terminal.ts';
+
+const DEFAULT_WIDTH = 80;
+
+interface Options {
+  store?: string;
+  json?: boolean;
+}
+
+export function defineLs(command: Command): void {
+  command
+    .argument('[stream]', 'by default every stream of the config')
+    .option('--store <name>', "which store to look into; by default each stream's primary")
+    .option('--json', 'print JSON')
+    .action(async (name: string | undefined, { store, json = false }: Options) => {
+      const archives = await readArchives(command);
+      const { listArchive } = await import('../restore/listing.ts');
+      const listings: Listing[] = [];
+      for (const stream of archives.streams(name)) {
+        listings.push(await listArchive(await archives.open(stream, store), archives.progress));
+      }
+      const width = (process.stdout.isTTY && process.stdout.columns) || DEFAULT_WIDTH;
+      if (json) printJson({ streams: listings.map(listingJson) });
+      else print(listings.map((listing) => listingText(listing, width)).join('\n\n'));
+      const broken = listings.filter(({ hole }) => hole !== null);
+      if (broken.length === 0) return;
+      throw new ArchiveNotWhole(
+        `objects are missing in the archive of ${broken.map(({ stream }) => stream).join(', ')}: what follows them is not listed`,
+        'run "shipmate verify"',
+      );
+    });
+}
+
+/** For a terminal: no line is longer than `width`. */
+export function listingText(listing: Listing, width: number): string {
+  const { stream, store, terms, recoverable, breaks, hole } = listing;
+  const windows = recoverable.map(
+    ({ from, to, segments, bytes }) =>
+      `recoverable: ${pointText(from)} to ${pointText(to)}, ${segments} segments, ${bytesText(bytes)}`,
+  );
+  return [
+    ...wrap(`stream ${stream} in store ${store}, archive ${listing.archive}`, width),
+    ...(windows.length > 0 ? windows : ['nothing was shipped yet']).flatMap((line) => wrap(line, width)),
+    '',
+    ...termLines(terms, width),
+    ...(breaks.length > 0 ? [''] : []),
+    ...breaks.flatMap((each) => wrap(breakText(each), width)),
+    ...(hole
+      ? wrap(`MISSING: the object at ${placeText(hole.at)}, although ${placeText(hole.next)} is there`, width)
+      : []),
+  ].join('\n');
+}
+
+/** A line of the table a term, and below it from where to where it goes. */
+function termLines(terms: readonly TermSummary[], width: number): string[] {
+  const rows = terms.map(({ term, node, time, result, chunks, bytes, state }) => [
+    String(term),
+    printable(node),
+    time.slice(0, 19).replace('T', ' '),
+    result ?? '-',
+    String(chunks),
+    bytesText(bytes),
+    state,
+  ]);
+  const heading = ['TERM', 'NODE', 'OPENED (UTC)', 'RESULT', 'CHUNKS', 'BYTES', 'STATE'];
+  const [first = '', ...lines] = table([heading, ...rows], { width, colour: false });
+  return [first, ...lines.flatMap((line, index) => [line, ...wrap(rangeText(terms[index]!), width, '      ')])];
+}
+
+const rangeText = ({ from, to }: TermSummary) => `${idText(from)} → ${idText(to)}`;
+
+function idText(position: Position | null): string {
+  return position === null ? 'the beginning' : position.id || `${position.segment}:${position.offset}`;
+}
+
+function pointText({ id, timeMs }: PointInLog): string {
+  const time = timeMs === null ? null : timeText(timeMs);
+  return [time, id ? `(${id})` : null].filter((text) => text !== null).join(' ') || 'the beginning';
+}
+
+function breakText({ result, place, node, time, before, at, deadBytes }: Break): string {
+  const between = `from ${before ? placeInLog(before) : 'the beginning'} to ${placeInLog(at)}`;
+  const dead = deadBytes > 0 ? `; ${bytesText(deadBytes)} that were shipped do not count` : '';
+  return `${result} in term ${place.term} (${node}, ${time.slice(0, 19)}Z): ${between}${dead}`;
+}
+
+const placeInLog = ({ segment, offset, id }: Position) => `${segment}:${offset}${id ? ` (${id})` : ''}`;
+
+/** Breaks lines at spaces; what follows the first is indented. A word that is longer than a line is broken too. */
+function wrap(text: string, width: number, indent = ''): string[] {
+  const lines: string[] = [];
+  let line = indent;
+  for (const word of printable(text).split(' ')) {
+    const isFirst = line.trim() === '';
+    if (!isFirst && line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = `${indent}    ${word}`;
+    } else {
+      line += isFirst ? word : ` ${word}`;
+    }
+    for (; line.length > width; line = `${indent}    ${line.slice(width)}`) lines.push(line.slice(0, width));
+  }
+  return [...lines, line];
+}
+
+function listingJson({ terms, recoverable, breaks, hole, ...rest }: Listing): object {
+  const point = ({ id, timeMs }: PointInLog) => ({ id, time: timeMs === null ? null : timeText(timeMs) });
+  const position = (at: Position | null) =>
+    at && { id: at.id, segment: at.segment, offset: at.offset, origin: at.origin };
+  return {
+    ...rest,
+    terms: terms.map(({ from, to, time, ...term }) => ({
+      ...term,
+      opened: time,
+      from: position(from),
+      to: position(to),
+    })),
+    recoverable: recoverable.map(({ from, to, ...sizes }) => ({ from: point(from), to: point(to), ...sizes })),
+    breaks: breaks.map(({ place, before, at, ...each }) => ({
+      ...each,
+      term: place.term,
+      before: position(before),
+      at: position(at),
+    })),
+    hole,
+  };
+}

@@ -1,0 +1,104 @@
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { bytesText, secondsText } from '../core/format.ts';
+import type { PlannedRun, RestorePlan } from '../restore/plan.ts';
+import { timeText } from '../restore/until.ts';
+import { readArchives } from './archives.ts';
+import { print, printable, printJson } from './terminal.ts';
+
+interface Options {
+  to: string;
+  until: string;
+  store?: string;
+  afterGap?: boolean;
+  dryRun?: boolean;
+  json?: boolean;
+}
+
+export function defineRestore(command: Command): void {
+  command
+    .argument('<stream>')
+    .requiredOption('--to <dir>', 'where to write: a new or empty directory, or one of the same restore, interrupted')
+    .option('--until <target>', '"latest", a time like 2026-11-22T13:05:00Z, or a log ID; inclusive', 'latest')
+    .option('--store <name>', "which store to read from; by default the stream's primary")
+    .option('--after-gap', 'restore what follows the last gap, for a base backup that was taken after it')
+    .option('--dry-run', 'tell what would be restored, and write nothing')
+    .option('--json', 'print JSON')
+    .action((stream: string, options: Options) => carryOut(command, stream, options));
+}
+
+async function carryOut(command: Command, name: string, options: Options): Promise<void> {
+  const { to, store, afterGap = false, dryRun = false, json = false } = options;
+  const begunMs = performance.now();
+  const archives = await readArchives(command);
+  const [stream] = archives.streams(name);
+  const [{ parseUntil }, { planRestore }, { restore }] = await Promise.all([
+    import('../restore/until.ts'),
+    import('../restore/plan.ts'),
+    import('../restore/restore.ts'),
+  ]);
+  const format = archives.formatOf(stream!);
+  const until = parseUntil(options.until, format);
+  const archive = await archives.open(stream!, store);
+  const { progress } = archives;
+  const directory = resolve(to);
+  const plan = await planRestore({ archive, format, until, afterGap, progress });
+  if (dryRun) {
+    if (json) printJson(planJson(plan));
+    else print([`would restore ${summary(plan, directory)}`, ...runLines(plan)].map(printable).join('\n'));
+    return;
+  }
+  const wroteBytes = await restore(plan, { archive, format, directory, progress });
+  const seconds = (performance.now() - begunMs) / 1000;
+  if (json) {
+    printJson({ ...planJson(plan), directory, wroteBytes, seconds });
+    return;
+  }
+  const kept = plan.bytes - wroteBytes;
+  const resumed = kept > 0 ? ` (${bytesText(kept)} were there already)` : '';
+  print(
+    [
+      `restored ${summary(plan, directory)}`,
+      ...runLines(plan),
+      `every digest agrees; ${secondsText(seconds)}${resumed}`,
+    ]
+      .map(printable)
+      .join('\n'),
+  );
+}
+
+function summary({ stream, runs, segments, bytes, end, beyondArchive }: RestorePlan, directory: string): string {
+  const counted = `${count(runs.length, 'run')}, ${count(segments, 'segment')}, ${bytesText(bytes)}`;
+  const last = [end.id, end.timeMs === null ? null : timeText(end.timeMs)].filter(
+    (text) => text !== null && text !== '',
+  );
+  const upTo = last.length > 0 ? `, up to ${last.join(', ')}` : '';
+  const note = beyondArchive ? '; the time asked for is later than all of the archive' : '';
+  return `stream ${stream} to ${directory}: ${counted}${upTo}${note}`;
+}
+
+const count = (number: number, what: string) => `${number} ${what}${number === 1 ? '' : 's'}`;
+
+function runLines({ runs }: RestorePlan): string[] {
+  return runs.map(({ directory, origin, segments, bytes }) => {
+    const [first, last] = [segments[0]!.name, segments.at(-1)!.name];
+    const names = segments.length === 1 ? first : `${first} … ${last}`;
+    return `  ${directory || origin}: ${names} (${count(segments.length, 'file')}, ${bytesText(bytes)})`;
+  });
+}
+
+function planJson({ archive, stream, runs, segments, bytes, end, beyondArchive }: RestorePlan): object {
+  return {
+    stream,
+    archive,
+    runs: runs.map(runJson),
+    segments,
+    bytes,
+    end: { id: end.id, time: end.timeMs === null ? null : timeText(end.timeMs) },
+    beyondArchive,
+  };
+}
+
+function runJson({ directory, origin, segments, bytes }: PlannedRun): object {
+  return { directory, origin, bytes, segments: segments.map(({ name, length }) => ({ name, bytes: length })) };
+}

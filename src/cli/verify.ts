@@ -1,0 +1,74 @@
+import type { Command } from 'commander';
+import { bytesText } from '../core/format.ts';
+import { ArchiveNotWhole } from '../errors.ts';
+import { timeText } from '../restore/until.ts';
+import type { Verification } from '../restore/verify.ts';
+import { readArchives } from './archives.ts';
+import { print, printable, printJson, tellError } from './terminal.ts';
+
+interface Options {
+  deep?: boolean;
+  store?: string;
+  json?: boolean;
+}
+
+export function defineVerify(command: Command): void {
+  command
+    .argument('[stream]', 'by default every stream of the config')
+    .option('--deep', 'read every payload too, and check its digests')
+    .option('--store <name>', "which store to check; by default each stream's primary")
+    .option('--json', 'print JSON')
+    .action(async (name: string | undefined, { deep = false, store, json = false }: Options) => {
+      const archives = await readArchives(command);
+      const { verify } = await import('../restore/verify.ts');
+      const reports: Verification[] = [];
+      const failures: unknown[] = [];
+      for (const stream of archives.streams(name)) {
+        try {
+          const report = await verify(await archives.open(stream, store), { deep, progress: archives.progress });
+          reports.push(report);
+          if (!json) print(reportText(report));
+        } catch (error) {
+          failures.push(error); // the other streams are looked at all the same
+        }
+      }
+      if (json) printJson({ streams: reports.map(reportJson) });
+      conclude(reports, failures);
+    });
+}
+
+/** Throws what decides the exit code: that an archive is not whole weighs more than that one could not be read. */
+function conclude(reports: readonly Verification[], failures: readonly unknown[]): void {
+  const broken = reports.filter(({ faults }) => faults.length > 0);
+  const worst = failures.find((error) => error instanceof ArchiveNotWhole) ?? (broken.length > 0 ? null : failures[0]);
+  for (const error of failures) if (error !== worst) tellError(error);
+  if (worst !== undefined && worst !== null) throw worst;
+  if (broken.length === 0) return;
+  const faults = broken.reduce((sum, report) => sum + report.faults.length, 0);
+  throw new ArchiveNotWhole(
+    `${faults} fault${faults === 1 ? '' : 's'} in the archive of ${broken.map(({ stream }) => stream).join(', ')}`,
+    'take the objects that are named from a copy of the archive; docs/restore.md says what can be restored without them',
+  );
+}
+
+/** The report for a terminal; faults and warnings one a line, each with its object's key. */
+export function reportText(report: Verification): string {
+  const { stream, store, deep, terms, chunks, bytes, storedBytes, end, open, orphans, faults, warnings } = report;
+  const verdict = faults.length > 0 ? 'NOT whole' : deep ? 'whole, every payload read' : 'whole';
+  const upTo = end.id ? `, up to ${end.id}` : '';
+  return [
+    `stream ${stream} in store ${store}: ${verdict}`,
+    `  ${terms} terms${open ? ' (the last one open)' : ''}, ${chunks} chunks, ${bytesText(bytes)} of log in ` +
+      `${bytesText(storedBytes)}${upTo}`,
+    ...(orphans > 0 ? [`  ${orphans} orphans behind seals: left by deposed masters, harmless`] : []),
+    ...warnings.map(({ object, what }) => `  warning: ${object} ${what}`),
+    ...faults.map(({ object, what }) => `  fault: ${object} ${what}`),
+  ]
+    .map(printable)
+    .join('\n');
+}
+
+function reportJson({ end, ...report }: Verification): object {
+  const time = end.timeMs === null ? null : timeText(end.timeMs);
+  return { ...report, whole: report.faults.length === 0, end: { id: end.id, time } };
+}
