@@ -1,0 +1,292 @@
+import { describe, expect, test } from '@jest/globals';
+import { headOf } from '../../src/archive/head.ts';
+import { openArchive, raceProbe } from '../../src/archive/identity.ts';
+import { createMine, newClaim, openTerm, sealOpenTerm } from '../../src/archive/takeover.ts';
+import { type Archive, findEnd } from '../../src/archive/walk.ts';
+import { chainStart, decodeArchiveFile, encodeArchiveFile } from '../../src/core/archive.ts';
+import type { ChainEnd } from '../../src/core/chain.ts';
+import { encodeFloor } from '../../src/core/floor.ts';
+import { type Chunk, encodeHeader, type Opening } from '../../src/core/header.ts';
+import { floorKey, placeKey, streamKey } from '../../src/core/keys.ts';
+import type { Position } from '../../src/core/position.ts';
+import { statusReport } from '../../src/core/status.ts';
+import type { ObjectStore } from '../../src/store/store.ts';
+import { type Faults, FaultyStore } from '../fakes/faulty-store.ts';
+import { MemoryHub } from '../fakes/memory-coordination.ts';
+import { MemoryStore } from '../fakes/memory-store.ts';
+
+const STREAM = 'orders';
+const signal = new AbortController().signal;
+const retries = { signal, maxMs: 0 };
+const file = encodeArchiveFile({
+  v: 1,
+  archive: 'archive-1',
+  stream: STREAM,
+  cluster: 'test',
+  owner: 'claim-of-init',
+  node: 'a',
+  identity: { type: 'fake', name: null },
+  window: 4,
+  created: '2026-01-01T00:00:00.000Z',
+});
+const info = decodeArchiveFile(file, 'test');
+const at = (offset: number): Position => ({
+  origin: 'o',
+  incarnation: 'i',
+  segment: 's.1',
+  offset,
+  id: `0-1-${offset}`,
+});
+const located = { result: 'resume', at: at(0), allowed: true, reason: 'a test', evidence: {} } as const;
+const writer = (node = 'a') => ({ claim: newClaim(), node, now: () => new Date(0) });
+
+function emptyArchive(): { memory: MemoryStore; archive: Archive } {
+  const memory = new MemoryStore();
+  memory.overwrite(streamKey(STREAM), file);
+  return { memory, archive: { store: memory, info } };
+}
+
+async function takeOver(archive: Archive, by = writer()): Promise<ChainEnd> {
+  const sealed = await sealOpenTerm(archive, await findEnd(archive, null), by, retries);
+  return openTerm(archive, sealed, by, located, retries);
+}
+
+/** Writes `count` chunks of a byte each after `end`, as the owner of its term. */
+async function ship(archive: Archive, end: ChainEnd, count: number): Promise<ChainEnd> {
+  let { digest, slot } = end;
+  let from = end.position?.offset ?? 0;
+  for (let n = 0; n < count; n++) {
+    const encoded = encodeHeader(chunkAt({ ...end, digest, slot }, from));
+    await archive.store.create(placeKey(STREAM, { term: end.term, slot }), encoded.frame, signal);
+    digest = encoded.digest;
+    slot++;
+    from++;
+  }
+  return findEnd(archive, null);
+}
+
+const chunkAt = (end: ChainEnd, from: number): Chunk => ({
+  v: 1,
+  archive: info.archive,
+  stream: STREAM,
+  term: end.term,
+  slot: end.slot,
+  claim: end.owner,
+  prev: end.digest,
+  node: 'a',
+  time: '2026-01-01T00:00:00.000Z',
+  kind: 'chunk',
+  from: at(from),
+  to: at(from + 1),
+  length: 1,
+  endsSegment: false,
+  openTransaction: false,
+  firstEventMs: null,
+  lastEventMs: null,
+  witness: 'w',
+  codec: 'zstd',
+  stored: { bytes: 0, sha256: '' },
+});
+
+const cursorAt = ({ last, digest }: ChainEnd) => ({ ...last!, digest });
+
+describe('the archive', () => {
+  const opener = (store: ObjectStore, hub = new MemoryHub(), cluster = 'test') => ({
+    store,
+    stream: STREAM,
+    cluster,
+    node: 'a',
+    identity: { type: 'fake', name: null },
+    memories: [hub.client('a').archives, new MemoryHub().client('a').archives] as const,
+    signal,
+  });
+
+  test('rule 1: two daemons that start at once make one archive, and one of them owns term 1', async () => {
+    for (let round = 0; round < 50; round++) {
+      const store = new MemoryStore();
+      const hub = new MemoryHub();
+      const both = await Promise.all([openArchive(opener(store, hub), true), openArchive(opener(store, hub), true)]);
+      expect(new Set(both.map(({ archive }) => archive.info.archive)).size).toBe(1);
+      expect(both.filter(({ claim }) => claim !== null).length).toBeLessThanOrEqual(1);
+    }
+  });
+
+  test('rule 1: a clone of production with its config is refused, whether it knows nothing or another id', async () => {
+    const store = new MemoryStore();
+    await openArchive(opener(store), true);
+    await expect(openArchive(opener(store), true)).rejects.toThrow('neither this host nor its twins know');
+    const cloned = opener(new MemoryStore());
+    await openArchive(cloned, true);
+    await expect(openArchive({ ...cloned, store }, true)).rejects.toThrow('but this daemon knows');
+    const keys = store.keys('orders/terms/');
+    expect(keys).toEqual([]);
+  });
+
+  test('rule 1: another kind of database is refused', async () => {
+    const store = new MemoryStore();
+    const first = opener(store);
+    await openArchive(first, true);
+    await expect(openArchive({ ...first, identity: { type: 'mysql', name: null } }, false)).rejects.toMatchObject({
+      code: 'WRONG_IDENTITY',
+    });
+  });
+
+  test('rule 2: a store that does not honour create-only is refused', async () => {
+    const lying = new FaultyStore(new MemoryStore(), (operation, key) =>
+      operation === 'create' && key.includes('probe') ? { kind: 'lie', answer: 'created' } : undefined,
+    );
+    await expect(raceProbe(lying, STREAM, signal)).rejects.toThrow('does not honour');
+    await expect(openArchive(opener(lying), true)).rejects.toThrow('does not honour');
+    const forgetful = new FaultyStore(new MemoryStore());
+    const given = opener(forgetful);
+    await openArchive(given, true);
+    forgetful.faults = (operation) => (operation === 'create' ? { kind: 'lie', answer: 'created' } : undefined);
+    await expect(openArchive(given, false)).rejects.toThrow('does not honour');
+  });
+});
+
+describe('taking over', () => {
+  test('rule 4: a claim writes in one term only: after a restart a node seals its own open term', async () => {
+    const { archive } = emptyArchive();
+    const first = await ship(archive, await takeOver(archive, writer('a')), 3);
+    const second = await takeOver(archive, writer('a'));
+    expect(second.term).toBe(first.term + 1);
+    expect(second.owner).not.toBe(first.owner);
+  });
+
+  test("rule 5: the owner's objects count up to the first foreign one, and then only a seal does", async () => {
+    const { archive, memory } = emptyArchive();
+    const end = await ship(archive, await takeOver(archive), 2);
+    const foreign = encodeHeader({ ...chunkAt(end, 7), claim: 'a stranger' });
+    memory.overwrite(placeKey(STREAM, end), foreign.frame);
+    const late = encodeHeader(chunkAt({ ...end, slot: end.slot + 1 }, 2));
+    memory.overwrite(placeKey(STREAM, { term: end.term, slot: end.slot + 1 }), late.frame);
+    const met: string[] = [];
+    const next = await sealOpenTerm(archive, end, writer('b'), { ...retries, onObject: (what) => met.push(what) });
+    expect(met).toEqual(['foreign', 'foreign', 'seal']);
+    expect(next).toMatchObject({ term: end.term + 1, slot: 0, position: at(2) });
+  });
+
+  test('rule 5: a damaged object in the chain is an alarm, never a silent end', async () => {
+    const { archive, memory } = emptyArchive();
+    const end = await ship(archive, await takeOver(archive), 3);
+    memory.overwrite(placeKey(STREAM, { term: end.term, slot: 2 }), Buffer.from('not an object of ours'));
+    await expect(sealOpenTerm(archive, chainStart(info), writer('b'), retries)).rejects.toMatchObject({
+      code: 'BAD_OBJECT',
+    });
+    memory.overwrite(
+      placeKey(STREAM, { term: end.term, slot: 2 }),
+      encodeHeader(chunkAt({ ...end, slot: 2 }, 1)).frame,
+    );
+    await expect(sealOpenTerm(archive, chainStart(info), writer('b'), retries)).rejects.toMatchObject({
+      code: 'CHAIN_BROKEN',
+    });
+  });
+
+  test('rule 6: my own timed-out write is a success; another object in its place deposes', async () => {
+    const { memory } = emptyArchive();
+    let fault: ReturnType<Faults> = { kind: 'after' };
+    const faulty = new FaultyStore(memory, (operation) => {
+      const now = operation === 'create' ? fault : undefined;
+      if (now) fault = undefined;
+      return now;
+    });
+    const archive = { store: faulty, info };
+    const end = await takeOver({ store: memory, info });
+    const mine = chunkAt(end, 0);
+    const { frame, digest } = encodeHeader(mine);
+    await createMine(archive, mine, digest, () => frame, retries);
+    const other = encodeHeader({ ...mine, time: 'later' });
+    await expect(createMine(archive, mine, other.digest, () => other.frame, retries)).rejects.toMatchObject({
+      code: 'DEPOSED',
+    });
+  });
+
+  test('rule 9: a cursor whose object is not there stops the twin, unless it is below the floor', async () => {
+    const { archive, memory } = emptyArchive();
+    const end = await ship(archive, await takeOver(archive), 5);
+    const [third, fourth] = [3, 4].map((slot) => placeKey(STREAM, { term: end.term, slot }));
+    await memory.delete([third!, fourth!]);
+    const cursor = { term: end.term, slot: 3, digest: 'gone' };
+    await expect(findEnd(archive, cursor)).rejects.toMatchObject({ code: 'STORE_WENT_BACK' });
+    memory.overwrite(floorKey(STREAM, end), encodeFloor(end));
+    expect(await findEnd(archive, cursor)).toMatchObject({ term: end.term, slot: end.slot, position: at(5) });
+  });
+
+  test('rule 10: without a cursor the end of a long term is found with a few looks', async () => {
+    const { archive, memory } = emptyArchive();
+    const opened = await takeOver(archive);
+    const end = await ship(archive, opened, 2_000);
+    let looks = 0;
+    const counting = new FaultyStore(memory, () => void looks++);
+    expect(await findEnd({ store: counting, info }, null)).toMatchObject({ slot: 2_001, digest: end.digest });
+    expect(looks).toBeLessThan(60);
+  });
+
+  test('rule 12: of any number of sealers one owns each term, and every one of them gets a term', async () => {
+    const { archive, memory } = emptyArchive();
+    await ship(archive, await takeOver(archive), 3);
+    const ends = await Promise.all(
+      Array.from({ length: 8 }, () =>
+        findEnd(archive, null).then((end) => sealOpenTerm(archive, end, writer(), retries)),
+      ),
+    );
+    expect(new Set(ends.map(({ term }) => term)).size).toBe(8);
+    expect(memory.keys('orders/terms/').length).toBe(4 + 1 + 8);
+  });
+
+  test('rule 13: a term that was never opened is sealed at slot 0', async () => {
+    const { archive } = emptyArchive();
+    const first = await ship(archive, await takeOver(archive), 2);
+    const unopened = await sealOpenTerm(archive, first, writer('b'), retries);
+    const third = await takeOver(archive, writer('c'));
+    expect(unopened).toMatchObject({ term: first.term + 1, slot: 0 });
+    expect(third.term).toBe(first.term + 2);
+    expect(third.last).toEqual({ term: third.term, slot: 0 });
+    const head = await headOf(archive, third);
+    expect(head?.witness?.to).toEqual(at(2));
+  });
+
+  test('rule 13: an opening is found again as the cursor, so that a quiet log loses no acknowledgement', async () => {
+    const { archive } = emptyArchive();
+    const opened = await takeOver(archive);
+    const found = await findEnd(archive, cursorAt(opened));
+    expect(found).toMatchObject({ term: opened.term, slot: 1, position: opened.position, owner: opened.owner });
+  });
+
+  test('rule 14: what a truncation cut off is no evidence any more', async () => {
+    const { archive } = emptyArchive();
+    const shipped = await ship(archive, await takeOver(archive), 5);
+    const by = writer('b');
+    const sealed = await sealOpenTerm(archive, shipped, by, retries);
+    const truncated = { ...located, result: 'truncate', at: at(2) } as const;
+    const opened = await openTerm(archive, sealed, by, truncated, retries);
+    const head = await headOf(archive, opened);
+    const history: number[] = [];
+    for await (const { to } of head!.history()) history.push(to.offset);
+    expect(history).toEqual([2, 1]);
+  });
+
+  test('rule 21: the lag of a stream is the largest over its twins', () => {
+    const twin = (node: string, lagBytes: number) => ({
+      node,
+      streams: [{ name: STREAM, role: 'standby', ready: true, reason: '', lagBytes, lagSeconds: lagBytes }],
+    });
+    const told = { streams: [{ name: STREAM, master: 'a', cursor: null }], twins: [twin('a', 0), twin('b', 4096)] };
+    const report = statusReport(told, { cluster: 'test', stores: { [STREAM]: ['main'] } });
+    expect(report.streams[0]).toMatchObject({ lagBytes: 4096, lagSeconds: 4096 });
+  });
+});
+
+test('an opening names what the next reader needs: result, reason and the place of the seal before', async () => {
+  const { archive, memory } = emptyArchive();
+  await ship(archive, await takeOver(archive), 1);
+  const opened = await takeOver(archive, writer('b'));
+  const text = memory
+    .peek(placeKey(STREAM, { term: opened.term, slot: 0 }))
+    .subarray(8)
+    .toString();
+  const opening: Opening = JSON.parse(text);
+  expect(opening).toMatchObject({ node: 'b', result: 'resume', evidence: { reason: 'a test' }, at: at(0) });
+  expect(opening.previous).toMatchObject({ term: opened.term - 1 });
+});
