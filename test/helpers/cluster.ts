@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { StatusReport, StreamStatus } from '../../src/core/status.ts';
@@ -48,6 +48,7 @@ export class Cluster {
   readonly chain: ChainReader;
   readonly #proxies: Proxies;
   #restores = 0;
+  #copies = 0;
 
   private constructor(parts: Pick<Cluster, 'dir' | 'etcd' | 'server' | 'storePath' | 'daemons'>, proxies: Proxies) {
     this.dir = parts.dir;
@@ -212,6 +213,28 @@ export class Cluster {
     await this.settled();
     await this.verify();
     return result;
+  }
+
+  /** A copy of the server's data directory as it is at one moment, like the disk of a host whose power fails then. */
+  async copyServer(): Promise<string> {
+    const copy = join(this.dir, `data-copy-${this.#copies++}`);
+    process.kill(this.server.pid, 'SIGSTOP');
+    try {
+      await cp(this.server.dataDir, copy, { recursive: true });
+    } finally {
+      process.kill(this.server.pid, 'SIGCONT');
+    }
+    return copy;
+  }
+
+  /** Power loss: the server dies, its data directory is what the copy says, and it starts again and goes on from there. */
+  async loseServersTail(copy: string): Promise<void> {
+    const { dataDir } = this.server;
+    await this.server.kill9();
+    for (const name of await readdir(dataDir)) await rm(join(dataDir, name), { recursive: true });
+    await cp(copy, dataDir, { recursive: true });
+    await rm(copy, { recursive: true });
+    await this.server.restart();
   }
 
   /**

@@ -56,25 +56,28 @@ export class Daemon {
   readonly url: string;
   /** Of all its lives, oldest first. */
   readonly lines: LogLine[] = [];
-  readonly #faults: string | undefined;
+  /** Rules its store, where it was prepared with one. */
+  readonly faultsFile: string | undefined;
   #child: ChildProcess | null = null;
   #exited: Promise<Exit> | null = null;
   #frozen = false;
+  #toldToEnd = false;
 
-  constructor(options: { node: string; configFile: string; url: string; faults: string | undefined }) {
+  constructor(options: { node: string; configFile: string; url: string; faultsFile: string | undefined }) {
     this.node = options.node;
     this.configFile = options.configFile;
     this.url = options.url;
-    this.#faults = options.faults;
+    this.faultsFile = options.faultsFile;
   }
 
   /** Starts the process; resolves once it runs, not when it has a role. */
   async start(...extraArgs: string[]): Promise<void> {
     if (this.running) throw new Error(`${this.node} runs already`);
+    await this.demandNoSurprise();
     const args = ['run', '--init', '-c', this.configFile, ...extraArgs];
-    const env = { ...process.env, SHIPMATE_TEST_FAULTS: this.#faults ?? '' };
+    const env = { ...process.env, SHIPMATE_TEST_FAULTS: this.faultsFile ?? '' };
     const stdio: ['ignore', 'ignore', 'pipe'] = ['ignore', 'ignore', 'pipe'];
-    const child = this.#faults
+    const child = this.faultsFile
       ? spawn(NODE, [FAULTY_DAEMON, ...args], { stdio, env })
       : spawn(SHIPMATE, args, { stdio, env });
     const endWithUs = () => child.kill('SIGKILL');
@@ -82,6 +85,7 @@ export class Daemon {
     child.once('exit', () => process.off('exit', endWithUs));
     this.#child = child;
     this.#frozen = false;
+    this.#toldToEnd = false;
     this.#exited = this.#follow(child);
     await once(child, 'spawn');
   }
@@ -107,7 +111,14 @@ export class Daemon {
   }
 
   signal(signal: NodeJS.Signals): void {
+    if (signal !== 'SIGSTOP' && signal !== 'SIGCONT') this.#toldToEnd = true;
     this.#child?.kill(signal);
+  }
+
+  /** Throws where its last life ended without being told to: a test must not pass over that. */
+  async demandNoSurprise(): Promise<void> {
+    if (this.#exited === null || this.running || this.#toldToEnd) return;
+    throw new Error(`${this.node} ended by itself: ${JSON.stringify(await this.#exited)}\n${this.tail()}`);
   }
 
   freeze(): void {
@@ -194,7 +205,7 @@ export async function prepareDaemon(options: DaemonOptions): Promise<Daemon> {
   const listen = `127.0.0.1:${await freePort()}`;
   await mkdir(dir, { recursive: true });
   await writeFile(configFile, stringify(configOf(options, listen)));
-  return new Daemon({ node, configFile, url: `http://${listen}`, faults });
+  return new Daemon({ node, configFile, url: `http://${listen}`, faultsFile: faults });
 }
 
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {

@@ -1,3 +1,4 @@
+import { availableParallelism, loadavg } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../../src/errors.ts';
 
@@ -38,5 +39,16 @@ export async function until<T>(
   }
 }
 
-/** Milliseconds, for people: `0.31 s`. */
-export const secondsOf = (ms: number) => `${(ms / 1000).toFixed(2)} s`;
+/**
+ * Prints a measured time beside its limit, and throws when it is beyond. The limit is for a machine that does this alone:
+ * where others use its processors too, as the load average tells, it is stretched by as much.
+ */
+export function measured(what: string, tookMs: number, limitMs: number): void {
+  const crowded = Math.max(1, loadavg()[0]! / availableParallelism());
+  const figures = `${seconds(tookMs)} (at most ${seconds(limitMs)})`;
+  const remark = crowded > 1 ? `, machine ${crowded.toFixed(1)} times overloaded` : '';
+  process.stderr.write(`      measured: ${what}: ${figures}${remark}\n`);
+  if (tookMs > limitMs * crowded) throw new Error(`${what} took ${figures}${remark}`);
+}
+
+const seconds = (ms: number) => `${(ms / 1000).toFixed(3)} s`;
