@@ -12,6 +12,8 @@ const SUFFIX = '.json';
 export class Folder {
   readonly #stateDir: string;
   readonly #root: string;
+  /** The last write of each name that is under way. */
+  readonly #writing = new Map<string, Promise<void>>();
 
   /** The folder `name` in `stateDir`; both are made when something is first written, for their owner alone. */
   constructor(stateDir: string, name: string) {
@@ -29,9 +31,16 @@ export class Folder {
     }
   }
 
-  /** `durable`: it outlives a loss of power. */
-  async write(name: string, value: unknown, { durable = false } = {}): Promise<void> {
-    await this.#place(name, value, { durable, place: rename });
+  /** One name's writes follow each other in the order of the calls. `durable`: it outlives a loss of power. */
+  write(name: string, value: unknown, { durable = false } = {}): Promise<void> {
+    const before = this.#writing.get(name) ?? Promise.resolve();
+    const write = before.catch(() => {}).then(() => this.#place(name, value, { durable, place: rename }));
+    this.#writing.set(name, write);
+    const settled = () => {
+      if (this.#writing.get(name) === write) this.#writing.delete(name);
+    };
+    write.then(settled, settled);
+    return write;
   }
 
   /** As `write`, unless the name is taken: then false. */
