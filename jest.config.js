@@ -1,4 +1,4 @@
-/** Fast unit and contract tests run beside each other; suites that start servers take turns (see maxWorkers). */
+/** Unit and contract tests run beside each other; those that start servers and measure take turns (package.json). */
 export default {
   testEnvironment: 'node',
   extensionsToTreatAsEsm: ['.ts'],

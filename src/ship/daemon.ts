@@ -18,8 +18,8 @@ export interface DaemonOptions {
   readonly changed: Wake;
 }
 
-/** How old what the twins read of each other may get. */
-const PUBLISH_MS = 450;
+/** What the twins read of each other is never older than half a second; measuring takes some of it. */
+const PUBLISH_MS = 400;
 /** Changes closer together than this are published as one. */
 const GATHER_MS = 20;
 
