@@ -16,7 +16,9 @@ export class DurableDirectories {
     if (this.#known.has(directory)) return;
     const parents: string[] = [];
     let path = this.#root;
-    for (const part of relative(this.#root, directory).split(sep).filter((name) => name !== '')) {
+    for (const part of relative(this.#root, directory)
+      .split(sep)
+      .filter((name) => name !== '')) {
       parents.push(path);
       path = join(path, part);
       await mkdir(path, 0o755).catch(unlessCode('EEXIST'));

@@ -1,7 +1,7 @@
 import { opendir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { codeOf } from '../errors.ts';
-import { compareKeys, RESERVED } from './keys.ts';
+import { compareKeys, isPlain, RESERVED } from './keys.ts';
 import type { ObjectInfo } from './store.ts';
 
 export interface Listing {
@@ -26,8 +26,12 @@ export async function* listFiles(base: string, listing: Listing): AsyncIterable<
 
 /** `directory` is the part of the keys up to and with the last `/`; empty for the base itself. */
 async function* below(base: string, directory: string, listing: Listing): AsyncIterable<ObjectInfo> {
-  const keys = (await namesIn(base, directory)).map((name) => directory + name).filter((key) => isWanted(key, listing));
-  keys.sort(compareKeys);
+  const keys: string[] = [];
+  for await (const key of keysIn(base, directory)) {
+    if (isWanted(key, listing)) keys.push(key);
+  }
+  // Without a comparison of ours, sorting hundreds of thousands of plain names is ten times as fast.
+  keys.sort(keys.every(isPlain) ? undefined : compareKeys);
   let files: string[] = [];
   for (const key of keys) {
     if (!key.endsWith('/')) {
@@ -50,19 +54,17 @@ function isWanted(key: string, { prefix, after, delimiter }: Listing): boolean {
   return key.endsWith('/') && delimiter === undefined && after.startsWith(key);
 }
 
-/** Names in a directory, those of directories with a `/` at their end; none for an absent one. */
-async function namesIn(base: string, directory: string): Promise<string[]> {
-  const names: string[] = [];
+/** Keys of what is in a directory, in no order, those of directories with a `/` at their end; none for an absent one. */
+async function* keysIn(base: string, directory: string): AsyncIterable<string> {
   try {
     for await (const entry of await opendir(join(base, directory), { bufferSize: READ_ENTRIES })) {
       if (entry.name.startsWith(RESERVED)) continue;
-      if (entry.isFile()) names.push(entry.name);
-      else if (entry.isDirectory()) names.push(`${entry.name}/`);
+      if (entry.isFile()) yield directory + entry.name;
+      else if (entry.isDirectory()) yield `${directory}${entry.name}/`;
     }
   } catch (error) {
     if (!isAbsent(error)) throw error;
   }
-  return names;
 }
 
 /** Files that vanish meanwhile are left out. */
@@ -84,10 +86,8 @@ export async function infoOf(base: string, key: string): Promise<ObjectInfo | nu
 
 /** A directory that a crash or a prune left empty is no common prefix: object stores would not show it. */
 async function holdsObject(base: string, directory: string): Promise<boolean> {
-  const names = await namesIn(base, directory);
-  if (names.some((name) => !name.endsWith('/'))) return true;
-  for (const name of names) {
-    if (await holdsObject(base, directory + name)) return true;
+  for await (const key of keysIn(base, directory)) {
+    if (!key.endsWith('/') || (await holdsObject(base, key))) return true;
   }
   return false;
 }

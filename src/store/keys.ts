@@ -40,6 +40,9 @@ export function compareKeys(a: string, b: string): number {
   return a.length - b.length;
 }
 
+/** Of such keys, JavaScript's own order of strings is that of their bytes. */
+export const isPlain = (key: string) => !/[\ud800-\uffff]/.test(key);
+
 /** UTF-16 puts the halves of characters above U+FFFF before U+E000 to U+FFFF, UTF-8 puts those characters after them. */
 function utf8Rank(unit: number): number {
   if (unit >= 0xe000) return unit - 0x800;
