@@ -1,8 +1,8 @@
-import { codeOf, isError, messageOf, ShipmateError } from '../errors.ts';
+import { codeOf, isError, messageOf, ShipmateError, type Verdict } from '../errors.ts';
 
 interface Meaning {
   readonly code: string;
-  readonly verdict: 'retry' | 'fatal';
+  readonly verdict: Verdict;
   readonly hint: string;
 }
 
@@ -21,6 +21,11 @@ const down: Meaning = {
   verdict: 'retry',
   hint: 'mount it again; the directory is never created, so that a lost mount is not taken for an empty store',
 };
+const split: Meaning = {
+  code: 'STORE_UNFIT',
+  verdict: 'fatal',
+  hint: 'all that is below the root must be one file system: mount at the root, not below it',
+};
 const failing: Meaning = {
   code: 'STORE_FAILED',
   verdict: 'retry',
@@ -34,6 +39,7 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
   EACCES: denied,
   EPERM: denied,
   EROFS: denied,
+  EXDEV: split,
   ESTALE: down,
   ENOTCONN: down,
   ENODEV: down,
