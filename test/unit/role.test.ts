@@ -1,113 +1,21 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { readArchive } from '../../src/archive/identity.ts';
-import { readChain, readFloor } from '../../src/archive/walk.ts';
-import { openBlockPool } from '../../src/codec/blocks.ts';
-import { openEncoder } from '../../src/codec/encoder.ts';
-import type { Role, TwinStream } from '../../src/coordination/coordination.ts';
-import type { Read } from '../../src/core/header.ts';
-import { Metrics } from '../../src/metrics.ts';
-import { runDaemon } from '../../src/ship/daemon.ts';
-import { StreamShipper } from '../../src/ship/stream.ts';
-import { Wake } from '../../src/ship/wake.ts';
-import { FakeLog } from '../fakes/fake-log.ts';
-import { openFakeSource } from '../fakes/fake-source.ts';
-import { MemoryHub } from '../fakes/memory-coordination.ts';
-import { MemoryStore } from '../fakes/memory-store.ts';
+import { Pair, asker as request, STREAM } from '../helpers/pair.ts';
 import { until } from '../helpers/wait.ts';
 
-const STREAM = 'orders';
-const request = { by: 'a test', time: '2026-01-01T00:00:00Z' };
-const stops: (() => Promise<unknown>)[] = [];
+const pairs: Pair[] = [];
 afterEach(async () => {
-  await Promise.allSettled(stops.splice(0).map((stop) => stop()));
+  await Promise.all(pairs.splice(0).map((pair) => pair.stop()));
 });
 
-/** Twins in one process: the real role loop over a log, a store and a coordination in memory. */
-class Pair {
-  readonly log = new FakeLog();
-  readonly store = new MemoryStore();
-  readonly hub = new MemoryHub();
-
-  start(node: string, { init = true, config = 'same' } = {}) {
-    const coordination = this.hub.client(node);
-    const memory = new MemoryHub().client(node).archives;
-    const changed = new Wake();
-    const metrics = new Metrics({ version: 'test', node });
-    const said: string[] = [];
-    const say = (message: string) => void said.push(message);
-    const log = { debug: say, info: say, warn: say, error: say };
-    const shipper = new StreamShipper({
-      name: STREAM,
-      node,
-      cluster: 'test',
-      source: openFakeSource(this.log),
-      store: this.store,
-      coordination,
-      memory,
-      chunk: { maxBytes: 1 << 20, maxDelayMs: 5 },
-      pool: openBlockPool({ blockBytes: 1 << 20, maxBytes: 4 << 20 }),
-      encoder: openEncoder(),
-      metrics: metrics.stream(STREAM),
-      log,
-      config,
-      init,
-      force: false,
-      onChange: () => changed.nudge(),
-    });
-    const stopping = new AbortController();
-    const done = runDaemon(
-      { node, version: 'test', streams: [shipper], coordination, metrics, log, changed },
-      stopping.signal,
-    );
-    done.catch(() => {});
-    const stop = async () => {
-      stopping.abort(new Error('stopped'));
-      await done.finally(() => coordination.close());
-    };
-    stops.push(stop);
-    return { node, coordination, done, stop, said };
-  }
-
-  async twin(node: string): Promise<TwinStream | undefined> {
-    const twins = await this.hub.client('observer').twins.read();
-    return twins.find((twin) => twin.node === node)?.streams[0];
-  }
-
-  hasRole = (node: string, role: Role) =>
-    until(`${node} is ${role}`, async () => (await this.twin(node))?.role === role, { withinMs: 10_000 });
-
-  isReady = (node: string) =>
-    until(`${node} is ready`, async () => (await this.twin(node))?.ready, { withinMs: 10_000 });
-
-  async chain(): Promise<Read[]> {
-    const archive = await readArchive(this.store, STREAM);
-    const reads: Read[] = [];
-    if (archive) await readChain(archive, await readFloor(archive), (_, read) => reads.push(read));
-    return reads;
-  }
-
-  /** All that the log holds now is in the chain. */
-  shipped = () =>
-    until(
-      'everything is shipped',
-      async () => {
-        const end = (await this.chain()).findLast(({ header }) => header.kind === 'chunk')?.header;
-        const last = this.log.segments.at(-1)!;
-        return end?.kind === 'chunk' && end.to.incarnation === last.incarnation && end.to.offset === last.bytes.length;
-      },
-      { withinMs: 10_000 },
-    );
-
-  async openings(): Promise<string[]> {
-    return (await this.chain()).flatMap(({ header }) =>
-      header.kind === 'opening' ? [`${header.node}: ${header.result}`] : [],
-    );
-  }
+function newPair(): Pair {
+  const pair = new Pair();
+  pairs.push(pair);
+  return pair;
 }
 
 describe('the role loop', () => {
   test('a standby takes over where the master left, and the first term is opened by whoever made the archive', async () => {
-    const pair = new Pair();
+    const pair = newPair();
     pair.log.append();
     const a = pair.start('a');
     await pair.hasRole('a', 'master');
@@ -124,7 +32,7 @@ describe('the role loop', () => {
   });
 
   test('a lost lease deposes the master; nothing of it stands after its seal', async () => {
-    const pair = new Pair();
+    const pair = newPair();
     pair.log.append();
     pair.start('a');
     await pair.hasRole('a', 'master');
@@ -141,7 +49,7 @@ describe('the role loop', () => {
   });
 
   test('hands over on request, to the node that was asked for, and says no when that is not ready', async () => {
-    const pair = new Pair();
+    const pair = newPair();
     pair.log.append();
     const a = pair.start('a');
     await pair.hasRole('a', 'master');
@@ -157,7 +65,7 @@ describe('the role loop', () => {
   });
 
   test('rule 8: a log that shrank, or was started again, ends the term; the next opening says so', async () => {
-    const pair = new Pair();
+    const pair = newPair();
     for (let n = 0; n < 20; n++) pair.log.append();
     pair.start('a');
     await pair.hasRole('a', 'master');
@@ -174,7 +82,7 @@ describe('the role loop', () => {
   });
 
   test('a gap stops every twin, is told, and is crossed only when an operator accepts this one', async () => {
-    const pair = new Pair();
+    const pair = newPair();
     pair.log.append();
     const first = pair.start('a');
     await pair.hasRole('a', 'master');
@@ -199,7 +107,7 @@ describe('the role loop', () => {
   });
 
   test('a twin whose config ships elsewhere refuses to start', async () => {
-    const pair = new Pair();
+    const pair = newPair();
     pair.log.append();
     pair.start('a');
     await pair.hasRole('a', 'master');
@@ -208,7 +116,7 @@ describe('the role loop', () => {
   });
 
   test('without --init nothing is created; an archive that vanished is not begun again', async () => {
-    const pair = new Pair();
+    const pair = newPair();
     pair.log.append();
     await expect(pair.start('a', { init: false }).done).rejects.toThrow('holds no archive');
     const b = pair.start('b');
@@ -220,7 +128,7 @@ describe('the role loop', () => {
   });
 
   test('an etcd that was wiped under running daemons learns the archive again, and nothing forks', async () => {
-    const pair = new Pair();
+    const pair = newPair();
     pair.log.append();
     pair.start('a');
     pair.start('b');
