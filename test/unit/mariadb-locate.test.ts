@@ -1,0 +1,253 @@
+import { appendFileSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import type { Position } from '../../src/core/position.ts';
+import { Discontinuity } from '../../src/errors.ts';
+import type { Head, Witness } from '../../src/source/source.ts';
+import { endOf } from '../contract/source-shipping.ts';
+import * as binlog from '../helpers/binlog.ts';
+import { BinlogDir } from '../helpers/binlog.ts';
+import { benchOfBinlogs } from '../helpers/binlog-source.ts';
+
+const bench = benchOfBinlogs();
+
+const locate = (head: Head = bench.shipping.head()) => bench.open().locate(head);
+const sizeOf = (name: string) => readFileSync(join(bench.binlogs.dir, name)).length;
+
+/** Ships every transaction as a chunk of its own. */
+async function shipTransactions(count: number): Promise<void> {
+  for (let i = 0; i < count; i++) {
+    bench.binlogs.transaction({ bytes: 300 });
+    await bench.shipping.ship(bench.source);
+  }
+}
+
+function headAt(position: Position, chunks: readonly Witness[]): Head {
+  return {
+    position,
+    witness: chunks.at(-1) ?? null,
+    async *history() {
+      yield* chunks.toReversed();
+    },
+  };
+}
+
+describe('finding the place in the binlogs', () => {
+  test('gives readers what they need to start there', async () => {
+    await shipTransactions(2);
+    const { evidence } = await locate();
+    expect(evidence).toMatchObject({ binlogs: 1, oldest: 'binlog.000001', newest: 'binlog.000001', gtids: '0-1-2' });
+    const description = Buffer.from(String(evidence.formatDescription), 'base64');
+    expect(description).toEqual(
+      bench.binlogs
+        .contents()
+        .get('binlog.000001')!
+        .subarray(4, 4 + description.length),
+    );
+  });
+
+  test('resume: at the start of a file of which nothing was shipped yet', async () => {
+    await shipTransactions(1);
+    await bench.binlogs.rotate();
+    await bench.shipping.ship(bench.source);
+    const start = bench.shipping.chunks.find(({ from }) => from.segment === 'binlog.000002')!.from;
+    const before = bench.shipping.chunks.filter(({ to }) => to.segment === 'binlog.000001');
+    expect(await locate(headAt(start, before))).toMatchObject({ result: 'resume', at: start, allowed: true });
+  });
+
+  test('truncate: to the newest chunk that is wholly there, where the file ends inside the next one', async () => {
+    await shipTransactions(3);
+    const [, second, third] = bench.shipping.chunks;
+    const size = sizeOf('binlog.000001');
+    // The crash takes half of the last transaction.
+    bench.binlogs.crash({ loseBytes: Math.floor((size - third!.from.offset) / 2) });
+    const located = await locate();
+    expect(located).toMatchObject({ result: 'truncate', allowed: true, at: second!.to });
+    bench.shipping.open(located);
+    await bench.shipping.ship(bench.open());
+    expect(bench.shipping.contents()).toEqual(bench.binlogs.contents());
+  });
+
+  test('truncate: bytes of the same length are other bytes', async () => {
+    await shipTransactions(2);
+    const [first] = bench.shipping.chunks;
+    const path = join(bench.binlogs.dir, 'binlog.000001');
+    const whole = readFileSync(path);
+    // The lost transaction's GTID is used again, by another transaction of the same length.
+    const other = [binlog.gtid({ sequence: 2 }, 4, { seconds: 5 }), binlog.tableMap(), binlog.rows(300), binlog.xid()];
+    writeFileSync(path, Buffer.concat([whole.subarray(0, first!.to.offset), ...other]));
+    expect(sizeOf('binlog.000001')).toBe(bench.shipping.position!.offset);
+    const located = await locate();
+    expect(located).toMatchObject({ result: 'truncate', allowed: true, at: first!.to });
+    bench.shipping.open(located);
+    await bench.shipping.ship(bench.open());
+    expect(bench.shipping.contents()).toEqual(bench.binlogs.contents());
+  });
+
+  test('what a truncation cut off is dead: it is neither the witness nor a place to go back to', async () => {
+    await shipTransactions(3);
+    const dead = bench.shipping.chunks;
+    const [, first] = dead;
+    // The opening's place, while the chain's newest chunks lie beyond it; and those bytes are here again.
+    expect(await locate(headAt(first!.to, dead))).toMatchObject({ result: 'resume', at: first!.to });
+    truncateSync(join(bench.binlogs.dir, 'binlog.000001'), first!.to.offset - 1);
+    expect(await locate(headAt(first!.to, dead))).toMatchObject({ result: 'truncate', at: dead[0]!.to });
+  });
+
+  test('nothing in common in a file that looks the same is never guessed at', async () => {
+    await shipTransactions(1);
+    truncateSync(join(bench.binlogs.dir, 'binlog.000001'), 200);
+    expect(await locate()).toMatchObject({
+      result: 'gap',
+      allowed: false,
+      at: { segment: 'binlog.000001', offset: 0 },
+      reason: expect.stringContaining('differs'),
+    });
+  });
+
+  test("another server's binlogs are refused, even where they have just begun", async () => {
+    await shipTransactions(1);
+    bench.use(new BinlogDir({ serverId: 2 }));
+    const reason = 'the binlogs here are those of mariadb-2, the archive ends with those of mariadb-1';
+    expect(await locate()).toMatchObject({ result: 'gap', allowed: false, reason });
+  });
+
+  test('a log that starts again, but with a past, is refused', async () => {
+    await shipTransactions(1);
+    bench.use(new BinlogDir());
+    const header = [
+      binlog.MAGIC,
+      binlog.formatDescription({ seconds: 1_800_000_000 }),
+      binlog.gtidList([{ sequence: 9 }]),
+    ];
+    writeFileSync(bench.binlogs.newest, Buffer.concat(header));
+    expect(await locate()).toMatchObject({
+      result: 'gap',
+      allowed: false,
+      reason: expect.stringContaining('nothing in common'),
+    });
+  });
+
+  test('reset: the history is not searched beyond what could be there', async () => {
+    await shipTransactions(1);
+    const chunks = bench.shipping.chunks;
+    const position = bench.shipping.position!;
+    bench.use(new BinlogDir({ seconds: 1 }));
+    const header = [binlog.MAGIC, binlog.formatDescription({ seconds: 1_800_000_000 }), binlog.gtidList([])];
+    writeFileSync(bench.binlogs.newest, Buffer.concat(header));
+    let asked = 0;
+    const head: Head = {
+      position,
+      witness: chunks.at(-1)!,
+      async *history() {
+        for (;;) {
+          asked++;
+          yield chunks.at(-1)!;
+        }
+      },
+    };
+    expect(await locate(head)).toMatchObject({
+      result: 'reset',
+      allowed: true,
+      at: { segment: 'binlog.000001', offset: 0 },
+    });
+    expect(asked).toBeLessThan(3);
+  });
+
+  test('gap: tells how much is missing', async () => {
+    await shipTransactions(1);
+    for (let i = 0; i < 4; i++) {
+      bench.binlogs.transaction();
+      await bench.binlogs.rotate();
+    }
+    bench.binlogs.purge();
+    expect(await locate()).toMatchObject({
+      result: 'gap',
+      allowed: false,
+      reason: 'binlog.000001 and 3 more are gone: the oldest binlog here is binlog.000005',
+    });
+  });
+
+  test('gap: the direct successor is no proof while a transaction is open, or starts with another ID', async () => {
+    await shipTransactions(1);
+    bench.binlogs.transaction();
+    await bench.binlogs.rotate();
+    bench.binlogs.purge();
+    expect(await locate()).toMatchObject({
+      result: 'gap',
+      allowed: false,
+      reason: 'the end of binlog.000001 is gone: the oldest binlog here is binlog.000002',
+    });
+    const position = { ...bench.shipping.position!, id: '0-1-2' };
+    const open = { ...bench.shipping.chunks.at(-1)!, to: position, openTransaction: true };
+    expect(await locate(headAt(position, [open]))).toMatchObject({ result: 'gap', allowed: false });
+    expect(await locate(headAt(position, [{ ...open, openTransaction: false }]))).toMatchObject({ result: 'resume' });
+  });
+
+  test('behind: an archive, but no binlogs here', async () => {
+    await shipTransactions(1);
+    bench.use(new BinlogDir(), { start: false });
+    expect(await locate()).toMatchObject({ result: 'behind', allowed: false, at: null });
+  });
+
+  test('a position that is not here is a break to the reader, too', async () => {
+    await shipTransactions(1);
+    const position = bench.shipping.position!;
+    bench.binlogs.transaction();
+    for (const change of [
+      { incarnation: 'other' },
+      { segment: 'binlog.000009' },
+      { origin: 'mariadb-2' },
+      { offset: 99_999 },
+    ]) {
+      const slices = bench.open().read({ ...position, ...change }, bench.stop.signal);
+      expect(await endOf(slices)).toBeInstanceOf(Discontinuity);
+    }
+  });
+});
+
+describe("MySQL's binlogs without GTIDs", () => {
+  const transaction = () => [binlog.anonymousGtid(), binlog.query('BEGIN'), binlog.rows(50), binlog.xid()];
+
+  test('have places as IDs, and no successor is proven by them', async () => {
+    bench.use(new BinlogDir({ flavour: 'mysql' }));
+    bench.binlogs.write(...transaction());
+    await bench.shipping.ship(bench.source);
+    const size = sizeOf('binlog.000001');
+    expect(bench.shipping.position).toMatchObject({ origin: 'mysql-1', id: `binlog.000001:${size}` });
+    await bench.binlogs.rotate();
+    expect(await locate()).toMatchObject({ result: 'resume', at: bench.shipping.position });
+    bench.binlogs.purge();
+    expect(await locate()).toMatchObject({ result: 'gap', allowed: false });
+    expect((await bench.open().locate(null)).at).toMatchObject({ id: 'binlog.000002:0' });
+  });
+
+  test('of every shape of group end where they end', async () => {
+    bench.use(new BinlogDir({ flavour: 'mysql' }));
+    const groups = [
+      transaction(),
+      [binlog.mysqlGtid({ sequence: 1 }), binlog.query('CREATE TABLE t (id INT)')],
+      [binlog.mysqlGtid({ sequence: 2 }), binlog.query('BEGIN'), binlog.query('INSERT'), binlog.query('COMMIT')],
+      [binlog.mysqlGtid({ sequence: 3 }), binlog.event(40, Buffer.alloc(300))],
+      [binlog.mysqlGtid({ sequence: 4 }), binlog.query("XA START X'61',X'',1"), binlog.rows(20), binlog.xaPrepare()],
+      [binlog.mysqlGtid({ sequence: 5 }), binlog.query("XA COMMIT X'61',X'',1")],
+      [binlog.taggedGtid({ tag: 'billing', sequence: 1 }), binlog.query('BEGIN'), binlog.rows(20), binlog.xid()],
+    ];
+    const ids = [1, 2, 3, 4, 5].map((last) => (last === 1 ? `${binlog.UUID}:1` : `${binlog.UUID}:1-${last}`));
+    const expected = [/^binlog.000001:\d+$/, ...ids, `${binlog.UUID}:1-5:billing:1`];
+    await bench.shipping.ship(bench.source);
+    for (const [i, events] of groups.entries()) {
+      for (const event of events.slice(0, -1)) {
+        appendFileSync(bench.binlogs.newest, event);
+        expect(await bench.source.end()).toEqual(bench.shipping.position);
+      }
+      appendFileSync(bench.binlogs.newest, events.at(-1)!);
+      await bench.shipping.ship(bench.source);
+      expect(bench.shipping.position!.id).toEqual(
+        typeof expected[i] === 'string' ? expected[i] : expect.stringMatching(expected[i]!),
+      );
+      expect(await bench.source.end()).toEqual(bench.shipping.position);
+    }
+    rmSync(bench.binlogs.index);
+  });
+});
