@@ -56,6 +56,9 @@ export async function keepRole(context: RoleContext, signal: AbortSignal): Promi
       const leadership = await campaign(context, signal);
       try {
         await reign(context, { leadership, claim, signal });
+      } catch (error) {
+        if (error instanceof Deposed) tellDeposed(context, error);
+        throw error;
       } finally {
         context.enter('leaving');
         await leadership.resign();
@@ -136,17 +139,14 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
     context.enter('master');
     desk.onHandover((reason) => handover.abort(reason));
     await desk.opened(`term ${end.term} was opened: ${located.result}`);
-    try {
-      await term.run(reigning);
-    } catch (error) {
-      if (!(error instanceof Discontinuity)) throw error;
-      log.warn(`the log does not go on: ${error.message}`, { hint: error.hint });
-    } finally {
-      desk.onHandover(null);
-      end = term.end;
-      readiness.moveTo(end);
-      await saveOnLeaving(context, end, leadership);
-    }
+    const ending: unknown = await term.run(reigning).catch((error: unknown) => error);
+    desk.onHandover(null);
+    end = term.end;
+    readiness.moveTo(end);
+    if (ending instanceof Deposed) throw ending; // the successor's cursor is newer than ours
+    await saveOnLeaving(context, end, leadership);
+    if (!(ending instanceof Discontinuity)) throw ending;
+    log.warn(`the log does not go on: ${ending.message}`, { hint: ending.hint });
     context.enter('taking-over');
   }
 }
@@ -174,20 +174,21 @@ async function saveOnLeaving({ coordination, log }: RoleContext, end: ChainEnd, 
 
 /** After a reign has ended: what that means, and how long to wait before the next campaign. */
 async function comeBack(context: RoleContext, error: unknown, failures: number, signal: AbortSignal): Promise<void> {
-  const { desk, trouble, metrics, log, coordination, archive } = context;
+  const { desk, trouble, log, coordination, archive } = context;
   if (error instanceof HandedOver) {
     log.info('handed over on request');
     await desk.answer(error.pending, true, `${context.node} has resigned`);
     return;
   }
-  if (error instanceof Deposed) {
-    metrics.deposed();
-    log.warn(`deposed: ${error.message}`);
-    if (coordination.kind === 'solo') throw soloDeposed(archive.info.stream, error);
-  } else {
-    trouble.report('archive', error);
-  }
+  if (!(error instanceof Deposed)) trouble.report('archive', error);
+  else if (coordination.kind === 'solo') throw soloDeposed(archive.info.stream, error);
   await pause(backoffMs(failures), signal).catch(() => {});
+}
+
+/** Told at once: resigning may take a while where etcd is not reached. */
+function tellDeposed({ metrics, log }: RoleContext, error: Deposed): void {
+  metrics.deposed();
+  log.warn(`deposed: ${error.message}`);
 }
 
 function soloDeposed(stream: string, cause: Deposed): ShipmateError {
