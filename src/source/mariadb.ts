@@ -53,9 +53,8 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
 
   return {
     async identity() {
-      const newest = (await binlogs.look()).newest;
-      const header = await newest?.header({ ended: false });
-      return { type: flavour, name: header ? `server-${header.origin.split('-')[1]}` : null };
+      const newest = await (await binlogs.look()).newestUsable();
+      return { type: flavour, name: newest && `server-${newest.header.serverId}` };
     },
 
     locate: async (head) => locate(await binlogs.look(), head),
@@ -98,7 +97,7 @@ const NOTHING: Backlog = { bytes: 0, oldestMs: null };
 
 async function sameLife(lineage: Lineage, position: Position): Promise<Segment | undefined> {
   const segment = lineage.find(position);
-  const header = await segment?.header({ ended: false });
+  const header = segment && (await lineage.header(segment));
   return header?.incarnation === position.incarnation ? segment : undefined;
 }
 

@@ -223,6 +223,9 @@ describe('the binlogs of a real MariaDB', () => {
     ]);
     const socket = await open(server, { url: `mariadb://root@localhost/?socket=${server.socket}` }).inspect();
     expect(socket).toContainEqual({ level: 'ok', message: 'sync_binlog is 1' });
+    await server.query("CREATE USER shipmate@127.0.0.1 IDENTIFIED BY 's3cret'");
+    const limited = await open(server, { url: `mariadb://shipmate:s3cret@127.0.0.1:${server.port}` }).inspect();
+    expect(limited.at(-1)).toMatchObject({ level: 'warning', hint: expect.stringContaining('GRANT REPLICA MONITOR') });
     const denied = await open(server, { url: `mariadb://nobody:s3cret@127.0.0.1:${server.port}` }).inspect();
     expect(denied.at(-1)).toMatchObject({ level: 'error', hint: expect.stringContaining('user and password') });
     expect(JSON.stringify(denied)).not.toContain('s3cret');

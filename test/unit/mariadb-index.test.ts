@@ -1,4 +1,4 @@
-import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import * as binlog from '../helpers/binlog.ts';
@@ -66,15 +66,17 @@ describe('the index of binlogs', () => {
   });
 
   test('without rights is an error that says whose rights', async () => {
-    if (process.geteuid?.() !== 0) return;
-    process.seteuid!(65534);
+    const isRoot = process.geteuid!() === 0;
+    chmodSync(bench.binlogs.dir, 0o000);
+    if (isRoot) process.seteuid!(65534);
     try {
       await expect(bench.source.locate(null)).rejects.toMatchObject({
         code: 'SOURCE_UNREADABLE',
         hint: expect.stringContaining('user'),
       });
     } finally {
-      process.seteuid!(0);
+      if (isRoot) process.seteuid!(0);
+      chmodSync(bench.binlogs.dir, 0o700);
     }
   });
 

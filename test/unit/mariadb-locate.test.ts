@@ -251,3 +251,27 @@ describe("MySQL's binlogs without GTIDs", () => {
     rmSync(bench.binlogs.index);
   });
 });
+
+describe('files replaced under a running daemon', () => {
+  test('in place, by others of the same name and size: noticed by standby and reader', async () => {
+    await shipTransactions(1);
+    for (let i = 0; i < 3; i++) await bench.binlogs.rotate();
+    await bench.shipping.ship(bench.source);
+    expect(await bench.source.locate(bench.shipping.head())).toMatchObject({ result: 'resume' });
+    const reading = bench.follow();
+
+    const other = new BinlogDir({ serverId: 9 });
+    other.start();
+    for (let i = 0; i < 3; i++) await other.rotate();
+    other.transaction();
+    const copyAll = () => {
+      for (const name of [...other.names, 'binlog.index']) {
+        writeFileSync(join(bench.binlogs.dir, name), readFileSync(join(other.dir, name)));
+      }
+    };
+    copyAll();
+    expect(await reading).toBeInstanceOf(Discontinuity);
+    expect(await bench.source.locate(bench.shipping.head())).toMatchObject({ result: 'gap', allowed: false });
+    other.remove();
+  });
+});

@@ -4,12 +4,18 @@ import { codeOf } from '../../errors.ts';
 import { unreadable } from './errors.ts';
 import type { Flavour } from './gtid.ts';
 import { findIndex, readIndex } from './index-file.ts';
-import { type FileIdentity, Segment } from './segment.ts';
+import { type FileIdentity, Segment, type SegmentHeader } from './segment.ts';
 
 /** Descriptors held on the backlog at most: a purge beyond that many files takes them. */
 const MAX_HELD = 256;
 /** Clocks of file systems tick in steps: a file changed more recently than this may change again unseen. */
 const MTIME_STEP_MS = 100;
+
+/** A file with the header that makes it usable. */
+export interface Usable {
+  readonly segment: Segment;
+  readonly header: SegmentHeader;
+}
 
 /**
  * The binlogs of one life of a server's log, oldest first: those listed, and before them purged ones that descriptors
@@ -28,11 +34,26 @@ export class Lineage {
   }
 
   next(segment: Segment): Segment | undefined {
-    return this.segments[this.segments.indexOf(segment) + 1];
+    const index = this.segments.indexOf(segment);
+    return index < 0 ? undefined : this.segments[index + 1];
   }
 
   get newest(): Segment | undefined {
     return this.segments.at(-1);
+  }
+
+  /** What a file's first events say; null while the server is still writing them. */
+  header(segment: Segment): Promise<SegmentHeader | null> {
+    return segment.header({ ended: this.next(segment) !== undefined });
+  }
+
+  /** The newest file whose first events are there; null in an empty log. */
+  async newestUsable(): Promise<Usable | null> {
+    for (const segment of this.segments.toReversed()) {
+      const header = await this.header(segment);
+      if (header) return { segment, header };
+    }
+    return null;
   }
 
   /** Keeps descriptors from here on, so that a purge can't take bytes that are not yet shipped. */
@@ -89,6 +110,7 @@ interface Listed {
   readonly path: string;
   readonly identity: FileIdentity;
   readonly size: number;
+  readonly modifiedMs: number;
 }
 
 /** What the index lists, looked at again and again. */
@@ -161,7 +183,9 @@ export class Binlogs {
           if (codeOf(error) === 'ENOENT') return null;
           throw unreadable(path, error);
         });
-        return found && { path, identity: { dev: found.dev, ino: found.ino }, size: found.size };
+        if (!found) return null;
+        const { dev, ino, size, mtimeMs: modifiedMs } = found;
+        return { path, identity: { dev, ino }, size, modifiedMs };
       }),
     );
     return listed.filter((file) => file !== null);
@@ -171,25 +195,30 @@ export class Binlogs {
     const { flavour } = this.#options;
     const files = listed.map((file) => ({ ...file, segment: new Segment(file.path, { flavour, ...file }) }));
     const first = files[0]?.segment.number ?? 0;
-    const isSame = ({ name, number, identity }: Segment) =>
-      number < first ||
-      files.some(
-        ({ segment }) =>
-          segment.name === name && segment.identity.dev === identity.dev && segment.identity.ino === identity.ino,
-      );
+    const isSame = (known: Segment) =>
+      known.number < first || files.some((file) => file.segment.name === known.name && isSameFile(known, file));
     if (!this.#lineage.segments.every(isSame)) {
       await this.#lineage.end();
       this.#lineage = new Lineage();
     }
     const known = new Map(this.#lineage.segments.map((segment) => [segment.name, segment]));
-    const present = files.map(({ segment, size }) => {
-      const same = known.get(segment.name);
-      if (same) same.size = size;
-      return same ?? segment;
+    const present = files.map(({ segment, size, modifiedMs }, i) => {
+      const same = known.get(segment.name) ?? segment;
+      same.size = size;
+      // The server clears a file's in-use flag after it has listed the successor; after the one after that it is done.
+      if (i < files.length - 2) same.finalMs = modifiedMs;
+      return same;
     });
     const purged = this.#lineage.segments.filter((segment) => !present.includes(segment));
     for (const segment of purged) segment.listed = false;
     this.#lineage.segments = [...purged, ...present];
     await this.#lineage.hold();
   }
+}
+
+/** Whether a listed file is the known one, in place and unchanged but for what a server appends. */
+function isSameFile({ identity, size, finalMs }: Segment, listed: Listed): boolean {
+  const { dev, ino } = listed.identity;
+  if (dev !== identity.dev || ino !== identity.ino || listed.size < size) return false;
+  return finalMs === null || (finalMs === listed.modifiedMs && size === listed.size);
 }

@@ -28,12 +28,8 @@ export class EndFinder {
   }
 
   async #find(): Promise<Position | null> {
-    const { segments } = await this.#binlogs.look();
-    for (const segment of segments.toReversed()) {
-      const header = await segment.header({ ended: segment !== segments.at(-1) });
-      if (header) return this.#endOf(segment, header);
-    }
-    return null;
+    const newest = await (await this.#binlogs.look()).newestUsable();
+    return newest && this.#endOf(newest.segment, newest.header);
   }
 
   async #endOf(segment: Segment, header: SegmentHeader): Promise<Position> {

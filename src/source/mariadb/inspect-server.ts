@@ -6,11 +6,13 @@ import type { Flavour } from './gtid.ts';
 const CONNECT_TIMEOUT_MS = 5000;
 const MIN_KEEP_DAYS = 1;
 const SECONDS_A_DAY = 86_400;
+const REPLICATION = { mariadb: 'SHOW ALL SLAVES STATUS', mysql: 'SHOW REPLICA STATUS' } as const;
 
 /** What a server says about itself: its variables by name, and whether it replicates from another. */
 interface ServerFacts {
   readonly variables: ReadonlyMap<string, string>;
-  readonly replicas: readonly Record<string, unknown>[];
+  /** What it replicates from, one entry a connection; null: the user may not see. */
+  readonly replication: readonly unknown[] | null;
 }
 
 /** Asks the server what only SQL knows. Never shows the URL's password. */
@@ -30,12 +32,12 @@ export async function inspectServer({ url, flavour }: { url: string; flavour: Fl
       },
     ];
   }
-  const { variables, replicas } = facts;
+  const { variables, replication } = facts;
   return [
     ...binlogFindings(variables),
     ...durabilityFindings(variables),
     ...retentionFindings(variables),
-    ...replicationFindings(variables, replicas, flavour),
+    ...replicationFindings(variables, replication),
   ];
 }
 
@@ -45,12 +47,11 @@ async function ask(url: string, flavour: Flavour): Promise<ServerFacts> {
   try {
     const rows: { Variable_name: string; Value: string }[] = await connection.query('SHOW GLOBAL VARIABLES');
     const variables = new Map(rows.map((row) => [row.Variable_name.toLowerCase(), row.Value]));
-    const status = flavour === 'mariadb' ? 'SHOW ALL SLAVES STATUS' : 'SHOW REPLICA STATUS';
-    const replicas: Record<string, unknown>[] | null = await connection.query(status).catch((error: unknown) => {
+    const replication: unknown[] | null = await connection.query(REPLICATION[flavour]).catch((error: unknown) => {
       if (codeOf(error) === 'ER_SPECIFIC_ACCESS_DENIED_ERROR') return null;
       throw error;
     });
-    return { variables, replicas: replicas ?? [] };
+    return { variables, replication };
   } finally {
     await connection.end();
   }
@@ -130,17 +131,23 @@ function retentionFindings(variables: Variables): Finding[] {
   ];
 }
 
-function replicationFindings(variables: Variables, replicas: ServerFacts['replicas'], flavour: Flavour): Finding[] {
-  if (replicas.length === 0) {
-    const state = isOn(variables, 'read_only')
-      ? 'read-only, and replicates from no other'
-      : 'writable, and replicates from no other';
-    return [{ level: 'ok', message: `the server is ${state}` }];
+function replicationFindings(variables: Variables, replication: ServerFacts['replication']): Finding[] {
+  if (replication === null) {
+    return [
+      {
+        level: 'warning',
+        message: 'the user of "url:" may not see whether the server replicates from another',
+        hint: 'GRANT REPLICA MONITOR (MariaDB) or REPLICATION CLIENT (MySQL) ON *.* to that user',
+      },
+    ];
   }
-  const hasUpdates =
-    isOn(variables, flavour === 'mariadb' ? 'log_slave_updates' : 'log_replica_updates') ||
-    isOn(variables, 'log_slave_updates');
-  if (hasUpdates) return [{ level: 'ok', message: 'the server is a replica, and logs what it replicates' }];
+  if (replication.length === 0) {
+    const state = isOn(variables, 'read_only') ? 'read-only' : 'writable';
+    return [{ level: 'ok', message: `the server is ${state}, and replicates from no other` }];
+  }
+  // MySQL since 8.0.26 has the second name as well.
+  const logsUpdates = isOn(variables, 'log_slave_updates') || isOn(variables, 'log_replica_updates');
+  if (logsUpdates) return [{ level: 'ok', message: 'the server is a replica, and logs what it replicates' }];
   return [
     {
       level: 'error',

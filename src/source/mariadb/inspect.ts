@@ -1,38 +1,30 @@
 import { messageOf, ShipmateError } from '../../errors.ts';
 import type { Finding } from '../source.ts';
 import type { Binlogs } from './binlogs.ts';
-import type { Segment, SegmentHeader } from './segment.ts';
+import type { SegmentHeader } from './segment.ts';
 
 /** What the files alone tell: readable, not encrypted, with checksums. */
 export async function inspectBinlogs(binlogs: Binlogs): Promise<Finding[]> {
   try {
-    const { segments, newest } = await binlogs.look();
+    const lineage = await binlogs.look();
+    const { segments } = lineage;
+    const newest = await lineage.newestUsable();
     if (!newest) return [{ level: 'warning', message: `there are no binlogs in ${binlogs.dir} yet` }];
-    const header = await newestHeader(segments);
+    const { segment, header } = newest;
     const bytes = segments.reduce((sum, { size }) => sum + size, 0);
-    const found = `${segments.length} binlogs, ${segments[0]!.name} to ${newest.name}, ${bytes} bytes, of ${header?.origin}`;
-    return [{ level: 'ok', message: found }, ...(header ? checksums(header) : [])];
+    const found = `${segments.length} binlogs, ${segments[0]!.name} to ${segment.name}, ${bytes} bytes, of ${header.origin}`;
+    return [{ level: 'ok', message: found }, checksums(header)];
   } catch (error) {
     const hint = error instanceof ShipmateError ? error.hint : undefined;
     return [{ level: 'error', message: messageOf(error), ...(hint !== undefined && { hint }) }];
   }
 }
 
-async function newestHeader(segments: readonly Segment[]): Promise<SegmentHeader | null> {
-  for (const segment of segments.toReversed()) {
-    const header = await segment.header({ ended: segment !== segments.at(-1) });
-    if (header) return header;
-  }
-  return null;
-}
-
-function checksums(header: SegmentHeader): Finding[] {
-  if (header.checksums) return [{ level: 'ok', message: 'events carry checksums' }];
-  return [
-    {
-      level: 'warning',
-      message: "events carry no checksums: damage on the database's disk would be shipped unseen",
-      hint: "SET GLOBAL binlog_checksum = CRC32, and in the server's configuration",
-    },
-  ];
+function checksums(header: SegmentHeader): Finding {
+  if (header.checksums) return { level: 'ok', message: 'events carry checksums' };
+  return {
+    level: 'warning',
+    message: "events carry no checksums: damage on the database's disk would be shipped unseen",
+    hint: "SET GLOBAL binlog_checksum = CRC32, and in the server's configuration",
+  };
 }

@@ -1,15 +1,9 @@
 import { type Position, samePlace } from '../../core/position.ts';
 import type { Head, Located, Witness } from '../source.ts';
-import type { Lineage } from './binlogs.ts';
+import type { Lineage, Usable } from './binlogs.ts';
 import { isPlace } from './gtid.ts';
 import { binlogNumber } from './index-file.ts';
-import type { Segment, SegmentHeader } from './segment.ts';
-
-/** A file with the header that makes it usable. */
-interface Usable {
-  readonly segment: Segment;
-  readonly header: SegmentHeader;
-}
+import type { Segment } from './segment.ts';
 
 type Answer = Omit<Located, 'evidence'>;
 
@@ -206,7 +200,7 @@ class LocalLog {
   }
 
   async #usable(segment: Segment): Promise<Usable | null> {
-    const header = await segment.header({ ended: this.#lineage.next(segment) !== undefined });
+    const header = await this.#lineage.header(segment);
     return header && { segment, header };
   }
 }

@@ -108,7 +108,7 @@ export class LogReader {
   /** The start of a file; null while its first events are being written. */
   async #start(lineage: Lineage, segment: Segment | undefined): Promise<Slices | null> {
     if (!segment || !(await this.#enter(lineage, segment))) return null;
-    const header = await segment.header({ ended: lineage.next(segment) !== undefined });
+    const header = await lineage.header(segment);
     if (!header && lineage.ended) throw this.#replaced();
     if (!header) return null;
     const { flavour } = this.#options;
@@ -125,7 +125,7 @@ export class LogReader {
       throw new Discontinuity(`stream ${this.#options.stream}: the binlog ${from.segment} is gone`);
     }
     const ended = lineage.next(segment) !== undefined;
-    const header = await segment.header({ ended });
+    const header = await lineage.header(segment);
     if (header && (header.origin !== from.origin || header.incarnation !== from.incarnation)) throw this.#replaced();
     if (!header) return null;
     if (from.offset === 0) return this.#start(lineage, segment);

@@ -13,6 +13,7 @@ import { binlogNumber } from './index-file.ts';
 /** What the first events of a binlog say. */
 export interface SegmentHeader {
   readonly origin: string;
+  readonly serverId: number;
   /**
    * One life of this file's name: the time of its first event in 8 hex digits, then 16 of a digest of its first events
    * (files hold no UUID, and server_id is 1 by default).
@@ -54,6 +55,8 @@ export class Segment {
   listed = true;
   /** As last seen, bytes. */
   size: number;
+  /** When the file was last changed, once the server is done with it; null before. Milliseconds since 1970. */
+  finalMs: number | null = null;
   readonly #flavour: Flavour;
   #handle: FileHandle | null = null;
   #opening: Promise<boolean> | null = null;
@@ -193,8 +196,10 @@ export class Segment {
     }
     const createdMs = eventMs(description, 0);
     const created = (createdMs / 1000).toString(16).padStart(8, '0');
+    const serverId = eventServerId(description, 0);
     return {
-      origin: `${this.#flavour}-${eventServerId(description, 0)}`,
+      origin: `${this.#flavour}-${serverId}`,
+      serverId,
       incarnation: created + fingerprint.digest('hex').slice(0, FINGERPRINT_DIGITS),
       checksums,
       startId: state.text() || (this.#flavour === 'mysql' ? placeId(this.name, 0) : ''),
