@@ -1,9 +1,12 @@
 import { abortReason } from '../errors.ts';
 
-/** Memory for one chunk's plain bytes, shared with the encoder's threads, so that they are never copied there. */
+/** Memory for one chunk's plain bytes, which move to the encoder's threads and back, so that they are never copied there. */
 export interface Block {
-  /** All of the block; what was in it before is still there. Not to be touched after `release`. */
-  readonly bytes: Uint8Array<SharedArrayBuffer>;
+  /**
+   * All of the block; what was in it before is still there. Empty while an encoder has it, and put here anew when it is
+   * back. Not to be touched after `release`.
+   */
+  bytes: Uint8Array<ArrayBuffer>;
   /** Gives the block to whoever waits longest. Once is enough; again does nothing. */
   release(): void;
 }
@@ -25,15 +28,17 @@ export interface BlockPoolOptions {
 export function openBlockPool({ blockBytes, maxBytes }: BlockPoolOptions): BlockPool {
   const maxBlocks = Math.floor(maxBytes / blockBytes);
   if (!(maxBlocks >= 1)) throw new RangeError(`no block of ${blockBytes} bytes fits into ${maxBytes}`);
-  const free: SharedArrayBuffer[] = [];
-  const waiting = new Set<(memory: SharedArrayBuffer) => void>();
+  const free: ArrayBuffer[] = [];
+  const waiting = new Set<(memory: ArrayBuffer) => void>();
   let out = 0;
 
-  const lend = (memory: SharedArrayBuffer): Block => {
+  const lend = (lentMemory: ArrayBuffer): Block => {
     let lent = true;
     const release = () => {
       if (!lent) return;
       lent = false;
+      const { buffer } = block.bytes;
+      const memory = buffer.detached ? new ArrayBuffer(blockBytes) : buffer; // it was lost with an encoder's thread
       const [next] = waiting;
       if (next) {
         waiting.delete(next);
@@ -43,12 +48,13 @@ export function openBlockPool({ blockBytes, maxBytes }: BlockPoolOptions): Block
         free.push(memory);
       }
     };
-    return { bytes: new Uint8Array(memory), release };
+    const block: Block = { bytes: new Uint8Array(lentMemory), release };
+    return block;
   };
 
-  const wait = (signal: AbortSignal): Promise<SharedArrayBuffer> =>
+  const wait = (signal: AbortSignal): Promise<ArrayBuffer> =>
     new Promise((resolve, reject) => {
-      const serve = (memory: SharedArrayBuffer) => {
+      const serve = (memory: ArrayBuffer) => {
         signal.removeEventListener('abort', leave);
         resolve(memory);
       };
@@ -65,7 +71,7 @@ export function openBlockPool({ blockBytes, maxBytes }: BlockPoolOptions): Block
       if (signal.aborted) throw abortReason(signal);
       if (out === maxBlocks) return lend(await wait(signal));
       out++;
-      return lend(free.pop() ?? new SharedArrayBuffer(blockBytes));
+      return lend(free.pop() ?? new ArrayBuffer(blockBytes));
     },
     get usage() {
       return { blocks: out, waiting: waiting.size };

@@ -1,10 +1,21 @@
-/** A thread of the encoder: encodes one payload a message and sends it back without copying. */
+/** A thread of the encoder: encodes one payload a message, and sends it and the plain bytes' memory back without copying. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { encodePayload } from './encode.ts';
+import { type Encoded, encodePayload } from './encode.ts';
+
+export interface Task {
+  readonly memory: Uint8Array<ArrayBuffer>;
+  /** How many of its bytes are to be encoded. */
+  readonly length: number;
+}
+
+export interface Done {
+  readonly encoded: Encoded;
+  readonly memory: Uint8Array<ArrayBuffer>;
+}
 
 const { level }: { level: number } = workerData;
 
-parentPort?.on('message', (plain: Uint8Array) => {
-  const encoded = encodePayload(plain, level);
-  parentPort?.postMessage(encoded, [encoded.bytes.buffer]);
+parentPort?.on('message', ({ memory, length }: Task) => {
+  const done: Done = { encoded: encodePayload(memory.subarray(0, length), level), memory };
+  parentPort?.postMessage(done, [done.encoded.bytes.buffer, memory.buffer]);
 });

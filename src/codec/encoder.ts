@@ -1,7 +1,8 @@
-import { types } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { ShipmateError } from '../errors.ts';
+import type { Block } from './blocks.ts';
 import { discard, type Encoded, encodePayload } from './encode.ts';
+import type { Done, Task } from './encode-worker.ts';
 
 /** A chunk's payload, ready to be stored. */
 export interface EncodedPayload extends Encoded {
@@ -19,10 +20,11 @@ export interface EncoderOptions {
 /** Turns chunks' plain bytes into payloads: zstd, SHA-256 and witness, off the event loop. */
 export interface Encoder {
   /**
-   * `plain` is not to be changed until it is done; a view on a pooled block is read where it lies, other memory is copied.
-   * First come, first served. Throws ENCODER_FAILED (retry) if a thread dies or the encoder was closed.
+   * Encodes the block's first `length` bytes. Its memory is not to be touched until that is done, since it moves to a
+   * thread and back; it is lost if the thread dies. First come, first served. Throws ENCODER_FAILED (retry) if a thread
+   * dies or the encoder was closed.
    */
-  encode(plain: Uint8Array): Promise<EncodedPayload>;
+  encode(block: Pick<Block, 'bytes'>, length: number): Promise<EncodedPayload>;
   /** Ends the threads; what is not encoded yet fails. */
   close(): Promise<void>;
 }
@@ -31,7 +33,8 @@ export interface Encoder {
 const INLINE_BYTES = 64 * 1024;
 
 interface Job {
-  readonly plain: Uint8Array;
+  readonly block: Pick<Block, 'bytes'>;
+  readonly length: number;
   readonly resolve: (payload: EncodedPayload) => void;
   readonly reject: (error: Error) => void;
 }
@@ -42,11 +45,11 @@ export function openEncoder({ threads = 2, level = 1 }: EncoderOptions = {}): En
   let closed = false;
 
   return {
-    async encode(plain) {
+    async encode(block, length) {
       if (closed) throw failed('the encoder is closed');
-      if (plain.length < INLINE_BYTES) return releasable(encodePayload(plain, level));
+      if (length < INLINE_BYTES) return releasable(encodePayload(block.bytes.subarray(0, length), level));
       return new Promise((resolve, reject) => {
-        queue.push({ plain, resolve, reject });
+        queue.push({ block, length, resolve, reject });
         lanes.find((lane) => lane.idle)?.next();
       });
     },
@@ -85,13 +88,9 @@ class Lane {
     }
     this.#worker ??= this.#start();
     this.#worker.ref();
-    const { plain } = this.#job;
-    if (types.isSharedArrayBuffer(plain.buffer)) {
-      this.#worker.postMessage(plain);
-    } else {
-      const copy = new Uint8Array(plain);
-      this.#worker.postMessage(copy, [copy.buffer]);
-    }
+    const { block, length } = this.#job;
+    const task: Task = { memory: block.bytes, length };
+    this.#worker.postMessage(task, [block.bytes.buffer]);
   }
 
   async close(): Promise<void> {
@@ -100,8 +99,11 @@ class Lane {
 
   #start(): Worker {
     const worker = new Worker(new URL('./encode-worker.ts', import.meta.url), { workerData: { level: this.#level } });
-    worker.on('message', (encoded: Encoded) => {
-      this.#job?.resolve(releasable(encoded));
+    worker.on('message', ({ encoded, memory }: Done) => {
+      if (this.#job) {
+        this.#job.block.bytes = memory;
+        this.#job.resolve(releasable(encoded));
+      }
       this.next();
     });
     let cause: unknown;

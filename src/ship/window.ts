@@ -71,9 +71,7 @@ export class UploadWindow {
   /** Takes over the cut's block. Only while there is room. */
   submit(cut: Cut): void {
     this.#inFlight++;
-    const payload = this.#options.encoder
-      .encode(cut.block.bytes.subarray(0, cut.length))
-      .finally(() => cut.block.release());
+    const payload = this.#options.encoder.encode(cut.block, cut.length).finally(() => cut.block.release());
     const encoded = Promise.all([this.#encoded, payload]).then(([end, payload]) => this.#link(end, cut, payload));
     this.#encoded = encoded.then(({ end }) => end);
     const stored = encoded.then((object) => this.#store(object));

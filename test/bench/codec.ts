@@ -93,7 +93,7 @@ async function ship(log: string, root: string): Promise<number> {
       }
       if (length === 0) break;
       while (uploads.size >= UPLOADS * 2) await Promise.race(uploads);
-      const encoding = encoder.encode(block.bytes.subarray(0, length)).finally(() => block.release());
+      const encoding = encoder.encode(block, length).finally(() => block.release());
       const done = upload(slot, encoding).finally(() => uploads.delete(done));
       uploads.add(done);
     }

@@ -54,6 +54,15 @@ describe('the block pool', () => {
     expect(pool.usage).toEqual({ blocks: 0, waiting: 0 });
   });
 
+  test('replaces memory that was lost with a thread', async () => {
+    const pool = openBlockPool({ blockBytes: 8, maxBytes: 8 });
+    const only = await pool.acquire(never);
+    const waiting = pool.acquire(never);
+    only.bytes.buffer.transfer();
+    only.release();
+    expect((await waiting).bytes.length).toBe(8);
+  });
+
   test('refuses a cap that no block fits into', () => {
     expect(() => openBlockPool({ blockBytes: 9, maxBytes: 8 })).toThrow('fits');
   });

@@ -36,24 +36,32 @@ afterEach(async () => {
 
 describe('encoding', () => {
   test.each([1, 1_000, 64 * 1024 - 1, 64 * 1024, 1_000_000, 8 * MIB])('%i bytes come back', async (lengthBytes) => {
-    const plain = shared(logLike(lengthBytes));
-    const payload = await encoder().encode(plain);
+    const plain = logLike(lengthBytes);
+    const payload = await encode(encoder(), plain);
     expect(payload.sha256).toBe(sha256(payload.bytes));
     expect(payload.witness).toBe(witnessDigest(plain));
     expectBytes(await decodePayload(payload.bytes, factsOf(plain, payload.bytes), 'key'), plain);
   });
 
-  test('takes what cannot be compressed, and memory of any kind', async () => {
+  test('takes what cannot be compressed', async () => {
     const noise = randomBytes(3 * MIB);
-    const payload = await encoder().encode(noise);
+    const payload = await encode(encoder(), noise);
     expect(payload.bytes.length).toBeLessThan(noise.length + 1_000);
     expectBytes(await decodePayload(payload.bytes, factsOf(noise, payload.bytes), 'key'), noise);
-    expectBytes(noise.subarray(0, 10), Buffer.from(noise.subarray(0, 10))); // still the caller's
+  });
+
+  test('gives the block its memory back, and takes only as much of it as is told', async () => {
+    const block = blockOf(logLike(3 * MIB));
+    for (const lengthBytes of [2 * MIB, 1_000]) {
+      const { witness } = await encoder().encode(block, lengthBytes);
+      expect(witness).toBe(witnessDigest(logLike(3 * MIB).subarray(0, lengthBytes)));
+      expectBytes(block.bytes, logLike(3 * MIB));
+    }
   });
 
   test('makes one frame that tells its plain size and needs no dictionary', async () => {
     for (const lengthBytes of [100, 2 * MIB]) {
-      const { bytes } = await encoder().encode(shared(logLike(lengthBytes)));
+      const { bytes } = await encode(encoder(), logLike(lengthBytes));
       expect([...framesOf(bytes)].map(({ kind }) => kind)).toEqual(['zstd']);
       const file = join(folder, `${lengthBytes}.zst`);
       await writeFile(file, bytes);
@@ -65,8 +73,9 @@ describe('encoding', () => {
 
   test('leaves the event loop free while large chunks are encoded', async () => {
     const busy = encoder();
-    const block = shared(logLike(8 * MIB));
-    await busy.encode(block); // threads are started
+    const plain = logLike(8 * MIB);
+    await encode(busy, plain); // threads are started
+    const blocks = Array.from({ length: 12 }, () => blockOf(plain));
     let longestMs = 0;
     let beforeMs = performance.now();
     const ticking = setInterval(() => {
@@ -75,7 +84,7 @@ describe('encoding', () => {
       beforeMs = nowMs;
     }, 1);
     const startedMs = performance.now();
-    await Promise.all(Array.from({ length: 12 }, () => busy.encode(block)));
+    await Promise.all(blocks.map((block) => busy.encode(block, plain.length)));
     clearInterval(ticking);
     // One such chunk takes some 30 ms of a core, all of them a multiple: nothing of that is seen here.
     expect(longestMs).toBeLessThan((performance.now() - startedMs) / 2);
@@ -83,27 +92,27 @@ describe('encoding', () => {
 
   test('answers each caller with its own payload, however many there are', async () => {
     const opened = encoder();
-    const plains = Array.from({ length: 40 }, (_, i) => shared(logLike(60_000 + i * 1_000, i)));
-    const payloads = await Promise.all(plains.map((plain) => opened.encode(plain)));
+    const plains = Array.from({ length: 40 }, (_, i) => logLike(60_000 + i * 1_000, i));
+    const payloads = await Promise.all(plains.map((plain) => encode(opened, plain)));
     for (const [i, { witness }] of payloads.entries()) expect(witness).toBe(witnessDigest(plains[i]!));
   });
 
   test('fails what waits for a thread when it is closed, and all that comes later', async () => {
     const opened = encoder();
-    const encodes = Array.from({ length: 5 }, () => opened.encode(shared(logLike(4 * MIB))));
+    const encodes = Array.from({ length: 5 }, () => encode(opened, logLike(4 * MIB)));
     const ends = Promise.allSettled(encodes);
     await opened.close();
     for (const end of (await ends).slice(2)) {
       expect(end).toMatchObject({ status: 'rejected', reason: { code: 'ENCODER_FAILED', verdict: 'retry' } });
     }
-    await expect(opened.encode(Buffer.from('x'))).rejects.toMatchObject({ code: 'ENCODER_FAILED' });
+    await expect(encode(opened, Buffer.from('x'))).rejects.toMatchObject({ code: 'ENCODER_FAILED' });
   });
 
   test('says so when a thread dies, and goes on with another', async () => {
     const broken = openEncoder({ level: JSON.parse('"no number"') }); // zlib throws, in the thread
     encoders.push(broken);
     for (let i = 0; i < 4; i++) {
-      await expect(broken.encode(shared(logLike(MIB)))).rejects.toMatchObject({
+      await expect(encode(broken, logLike(MIB))).rejects.toMatchObject({
         code: 'ENCODER_FAILED',
         verdict: 'retry',
       });
@@ -111,7 +120,7 @@ describe('encoding', () => {
   });
 
   test('gives its memory back when it is told to', async () => {
-    const payload = await encoder().encode(shared(logLike(MIB)));
+    const payload = await encode(encoder(), logLike(MIB));
     payload.release();
     expect(payload.bytes.length).toBe(0);
   });
@@ -182,7 +191,7 @@ describe('an object', () => {
     const plains = [logLike(3 * MIB, 1), logLike(900, 2), logLike(200_000, 3)];
     const objects: Uint8Array[] = [objectBytes(encodeHeader(opening).frame)];
     for (const plain of plains) {
-      const payload = await opened.encode(shared(plain));
+      const payload = await encode(opened, plain);
       objects.push(objectBytes(encodeHeader(chunkOf(plain, payload)).frame, payload));
     }
     for (const [i, plain] of plains.entries()) expectBytes(unzstd(objects[i + 1]!), plain);
@@ -191,7 +200,7 @@ describe('an object', () => {
 
   test('is the same wherever its header was put', async () => {
     const plain = logLike(200_000);
-    const payload = await encoder().encode(shared(plain));
+    const payload = await encode(encoder(), plain);
     const copy = Buffer.from(payload.bytes);
     for (const frameBytes of [100, HEADER_ROOM_BYTES, HEADER_ROOM_BYTES + 1]) {
       const frame = randomBytes(frameBytes);
@@ -203,7 +212,7 @@ describe('an object', () => {
   test('is read by its header first, whatever its length, then by its payload', async () => {
     const store = new MemoryStore();
     const plain = logLike(200_000);
-    const payload = await encoder().encode(shared(plain));
+    const payload = await encode(encoder(), plain);
     for (const node of ['db-1', 'n'.repeat(5_000)]) {
       const header = { ...chunkOf(plain, payload), node };
       const key = `header of ${node.length}`;
@@ -219,7 +228,7 @@ describe('an object', () => {
   test('that goes on behind its payload is damaged', async () => {
     const store = new MemoryStore();
     const plain = logLike(70_000);
-    const payload = await encoder().encode(shared(plain));
+    const payload = await encode(encoder(), plain);
     const header = chunkOf(plain, payload);
     await store.create(
       'key',
@@ -295,11 +304,8 @@ function logLike(lengthBytes: number, seed = 0): Buffer {
   return Buffer.from(rows.join('').slice(0, lengthBytes));
 }
 
-function shared(bytes: Uint8Array): Uint8Array<SharedArrayBuffer> {
-  const block = new Uint8Array(new SharedArrayBuffer(bytes.length));
-  block.set(bytes);
-  return block;
-}
+const blockOf = (bytes: Uint8Array) => ({ bytes: new Uint8Array(bytes) });
+const encode = (opened: Encoder, plain: Uint8Array) => opened.encode(blockOf(plain), plain.length);
 
 function expectBytes(actual: Uint8Array, expected: Uint8Array): void {
   expect(actual.length).toBe(expected.length);
