@@ -1,4 +1,4 @@
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, jest, test } from '@jest/globals';
@@ -131,5 +131,18 @@ describe('what can be shipped', () => {
       });
       expect(await named.inspect()).toMatchObject([{ level: 'error', message: expect.stringContaining('encrypted') }]);
     }
+  });
+
+  test('what is held is shipped to its end even when the index is gone', async () => {
+    bench.binlogs.transaction();
+    await bench.binlogs.rotate();
+    const slices = bench.source.read(null, bench.stop.signal)[Symbol.asyncIterator]();
+    bench.shipping.add((await slices.next()).value);
+    bench.binlogs.transaction();
+    const expected = bench.binlogs.contents();
+    for (const name of bench.binlogs.files) rmSync(join(bench.binlogs.dir, name));
+    const ending = endOf({ [Symbol.asyncIterator]: () => slices }, (slice) => bench.shipping.add(slice));
+    expect(await ending).toMatchObject({ code: 'SOURCE_UNREADABLE', verdict: 'retry' });
+    expect(bench.shipping.contents()).toEqual(expected);
   });
 });

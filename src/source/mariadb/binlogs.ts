@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Position } from '../../core/position.ts';
 import { codeOf } from '../../errors.ts';
 import { unreadable } from './errors.ts';
@@ -10,6 +11,8 @@ import { type FileIdentity, Segment, type SegmentHeader } from './segment.ts';
 const MAX_HELD = 256;
 /** Clocks of file systems tick in steps: a file changed more recently than this may change again unseen. */
 const MTIME_STEP_MS = 100;
+const AWAY_ATTEMPTS = 20;
+const AWAY_PAUSE_MS = 5;
 
 /** A file with the header that makes it usable. */
 export interface Usable {
@@ -163,15 +166,28 @@ export class Binlogs {
   async #look(): Promise<Lineage> {
     this.#index ??= await findIndex(this.dir, this.#options.index);
     if (this.#index === null) return this.#lineage;
-    const before = await stat(this.#index, { bigint: true }).catch((error) => {
-      throw unreadable(this.#index!, error);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.#read(this.#index);
+        return this.#lineage;
+      } catch (error) {
+        // RESET MASTER takes the index away for a moment.
+        const isAway = this.#lineage.newest !== undefined && error instanceof Error && codeOf(error.cause) === 'ENOENT';
+        if (!isAway || attempt === AWAY_ATTEMPTS) throw error;
+        await delay(AWAY_PAUSE_MS);
+      }
+    }
+  }
+
+  async #read(index: string): Promise<void> {
+    const before = await stat(index, { bigint: true }).catch((error) => {
+      throw unreadable(index, error);
     });
     const state = `${before.ino} ${before.size} ${before.mtimeNs} ${before.ctimeNs}`;
-    if (state === this.#seen) return this.#lineage;
+    if (state === this.#seen) return;
     const isSettled = Date.now() - Number(before.ctimeMs) > MTIME_STEP_MS;
-    await this.#take(await this.#list(this.#index));
+    await this.#take(await this.#list(index));
     this.#seen = isSettled ? state : '';
-    return this.#lineage;
   }
 
   /** The listed files that are there; deleted by hand or purged meanwhile, they are as good as not listed. */

@@ -1,4 +1,4 @@
-import { countValid, isValidEvent } from './checksums.ts';
+import { countValid } from './checksums.ts';
 import { eventLength, eventType, HEADER_BYTES, typeName } from './events.ts';
 
 /** Why bytes can't be an event. */
@@ -52,11 +52,4 @@ export class Framer {
     }
     return { end: at, fault };
   }
-}
-
-/** Whether bytes[at, end) starts with a whole event whose checksum is right. */
-export function isWholeEvent(bytes: Buffer, at: number, end: number): boolean {
-  if (end - at < HEADER_BYTES) return false;
-  const length = eventLength(bytes, at);
-  return length >= HEADER_BYTES && length <= end - at && isValidEvent(bytes, at, at + length);
 }

@@ -1,6 +1,6 @@
 import type { Log } from '../../core/log.ts';
 import type { Position } from '../../core/position.ts';
-import { abortReason, Discontinuity } from '../../errors.ts';
+import { abortReason, Discontinuity, messageOf } from '../../errors.ts';
 import type { LogSlice } from '../source.ts';
 import type { Tailer } from '../tailer.ts';
 import type { Binlogs, Lineage } from './binlogs.ts';
@@ -53,7 +53,8 @@ export class LogReader {
   async *#file(slices: Slices): AsyncGenerator<LogSlice> {
     for (;;) {
       const mark = this.#options.tailer.mark();
-      const extent = await this.#look(slices.readTo);
+      const trouble = await this.#refresh();
+      const extent = await this.#extent(slices.readTo);
       for (;;) {
         if (this.#signal.aborted) throw abortReason(this.#signal);
         const slice = (await slices.next(extent)) ?? (await this.#rest(slices, extent));
@@ -61,15 +62,25 @@ export class LogReader {
         yield slice;
       }
       if (extent.ended) return;
+      if (trouble) throw trouble;
       if (this.#lineage!.ended) throw this.#replaced();
       await this.#wait(mark);
     }
   }
 
+  /** Looks at the index. Where that fails, what the descriptors keep is read to its end before the failure counts. */
+  async #refresh(): Promise<Error | null> {
+    try {
+      await this.#options.binlogs.look();
+      return null;
+    } catch (error) {
+      return error instanceof Error ? error : new Error(messageOf(error));
+    }
+  }
+
   /** How far the current file may be read: to its size, once that much is durable. */
-  async #look(readTo: number): Promise<Extent> {
+  async #extent(readTo: number): Promise<Extent> {
     const segment = this.#segment!;
-    await this.#options.binlogs.look();
     // The order counts: a file's size is final only once its successor is listed.
     const ended = this.#lineage!.next(segment) !== undefined;
     const size = await segment.measure();
@@ -149,8 +160,9 @@ export class LogReader {
     const { origin } = (await before.header({ ended: true }))!;
     for (;;) {
       const mark = this.#options.tailer.mark();
-      await this.#options.binlogs.look();
+      const trouble = await this.#refresh();
       const next = lineage.next(before);
+      if (!next && trouble) throw trouble;
       if (!next || next.number !== before.number + 1) {
         throw this.#discontinuity(next ? `the next one here is ${next.name}` : 'its successor is gone');
       }
