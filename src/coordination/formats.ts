@@ -1,25 +1,18 @@
 import { z } from 'zod';
+import { positionSchema } from '../core/position.ts';
 import type { Answer, Cursor, OperatorRequest, RememberedArchive, Twin } from './coordination.ts';
 
 /**
  * What stands in etcd's values and in solo's files: JSON, checked when read. Fields that a newer version added are
  * passed over.
  */
-const position = z.object({
-  origin: z.string(),
-  incarnation: z.string(),
-  segment: z.string(),
-  offset: z.int().nonnegative(),
-  id: z.string(),
-});
-
 const cursor: z.ZodType<Cursor> = z.object({
   archive: z.string(),
   stream: z.string(),
   term: z.int().positive(),
   slot: z.int().nonnegative(),
   digest: z.string(),
-  position: position.nullable(),
+  position: positionSchema.nullable(),
   time: z.string(),
 });
 

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { ShipmateError } from '../errors.ts';
 import type { ChainEnd } from './chain.ts';
 import { FORMAT_VERSION } from './header.ts';
+import { positionSchema } from './position.ts';
 
 const place = z.object({ term: z.int(), slot: z.int() });
 
@@ -14,9 +15,7 @@ const floor = z.object({
   slot: z.int().nonnegative(),
   owner: z.string(),
   digest: z.string(),
-  position: z
-    .object({ origin: z.string(), incarnation: z.string(), segment: z.string(), offset: z.int(), id: z.string() })
-    .nullable(),
+  position: positionSchema.nullable(),
   last: place.nullable(),
 });
 

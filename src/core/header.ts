@@ -2,17 +2,10 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { ShipmateError } from '../errors.ts';
 import type { Place } from './keys.ts';
+import { positionSchema } from './position.ts';
 
 /** The format that this version writes; it reads every one up to it. */
 export const FORMAT_VERSION = 1;
-
-const position = z.object({
-  origin: z.string(),
-  incarnation: z.string(),
-  segment: z.string(),
-  offset: z.int().nonnegative(),
-  id: z.string(),
-});
 
 const base = {
   v: z.literal(FORMAT_VERSION),
@@ -40,7 +33,7 @@ const opening = z.object({
   ...base,
   kind: z.literal('opening'),
   /** Where the term's first chunk starts; null while the log has no byte yet. */
-  at: position.nullable(),
+  at: positionSchema.nullable(),
   result: z.enum(RESULTS),
   /** What `locate` went by, for whoever reads the archive later. */
   evidence: z.record(z.string(), z.unknown()),
@@ -50,8 +43,8 @@ const opening = z.object({
 const chunk = z.object({
   ...base,
   kind: z.literal('chunk'),
-  from: position,
-  to: position,
+  from: positionSchema,
+  to: positionSchema,
   /** Plain bytes. */
   length: z.int().positive(),
   /** Whether the segment is known to end at `to`. */
@@ -73,7 +66,7 @@ const seal = z.object({
   ...base,
   kind: z.literal('seal'),
   /** The term's end. */
-  at: position.nullable(),
+  at: positionSchema.nullable(),
   previous: place,
 });
 

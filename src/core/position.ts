@@ -1,3 +1,5 @@
+import { z } from 'zod';
+
 /**
  * A place in a stream. Only its source compares, locates and prints one; everything else carries it unread, but for the
  * continuity that the chain itself demands (`follows`).
@@ -14,6 +16,15 @@ export interface Position {
   /** The log ID in text, the same on every twin: GTID position, timeline/LSN, or `segment:offset`. */
   readonly id: string;
 }
+
+/** A position as it stands in headers, floors and cursors. */
+export const positionSchema: z.ZodType<Position> = z.object({
+  origin: z.string(),
+  incarnation: z.string(),
+  segment: z.string(),
+  offset: z.int().nonnegative(),
+  id: z.string(),
+});
 
 export function samePlace(a: Position, b: Position): boolean {
   return a.origin === b.origin && a.incarnation === b.incarnation && a.segment === b.segment && a.offset === b.offset;
