@@ -117,9 +117,15 @@ export class Readiness {
     return this.#end ? walkOn(archive, this.#end) : findEnd(archive, null);
   }
 
+  /** Only makes `follow` look sooner: a watch that fails is begun again, and what is wrong `follow` meets itself. */
   async #watch(moved: Wake, signal: AbortSignal): Promise<void> {
     const { cursors, archive } = this.#options;
-    for await (const _ of cursors.watch(archive.info.stream, signal)) moved.nudge();
+    while (!signal.aborted) {
+      try {
+        for await (const _ of cursors.watch(archive.info.stream, signal)) moved.nudge();
+      } catch {}
+      await pause(IDLE_MS, signal).catch(() => {});
+    }
   }
 
   #set(end: ChainEnd | null, located: Located | null): void {

@@ -1,0 +1,54 @@
+import { afterEach, describe, test } from '@jest/globals';
+import type { Coordination } from '../../src/coordination/coordination.ts';
+import { ShipmateError } from '../../src/errors.ts';
+import type { MemoryCoordination } from '../fakes/memory-coordination.ts';
+import { Pair } from '../helpers/pair.ts';
+import { until } from '../helpers/wait.ts';
+
+const pairs: Pair[] = [];
+afterEach(async () => {
+  await Promise.all(pairs.splice(0).map((pair) => pair.stop()));
+});
+
+function newPair(): Pair {
+  const pair = new Pair();
+  pairs.push(pair);
+  return pair;
+}
+
+/** What a daemon takes for the state directory's or etcd's failure. */
+const failed = () => new ShipmateError('broken for a moment', { code: 'BROKEN', verdict: 'retry' });
+
+/** The coordination with some of its parts exchanged. */
+const but = (parts: (own: MemoryCoordination) => Partial<Coordination>) => (own: MemoryCoordination) =>
+  new Proxy<Coordination>(own, {
+    get(target, name) {
+      const given = Reflect.get(parts(own), name);
+      const value = given ?? Reflect.get(target, name);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+
+describe('what fails beside the archive', () => {
+  test('a watch of the cursor that fails is begun again, and does not end the daemon', async () => {
+    const pair = newPair();
+    pair.log.append();
+    let watches = 0;
+    const coordination = but(({ cursors }) => ({
+      cursors: {
+        load: (stream) => cursors.load(stream),
+        save: (cursor, by) => cursors.save(cursor, by),
+        async *watch(stream, signal) {
+          watches++;
+          if (watches === 1) throw failed();
+          yield* cursors.watch(stream, signal);
+        },
+      },
+    }));
+    pair.start('a');
+    await pair.hasRole('a', 'master');
+    pair.start('b', { coordination });
+    await pair.isReady('b');
+    await until('the watch is begun again', () => watches > 1, { withinMs: 5_000 });
+  });
+});
