@@ -28,7 +28,7 @@ export function defineLs(command: Command): void {
       const { listArchive } = await import('../restore/listing.ts');
       const listings: Listing[] = [];
       for (const stream of archives.streams(name)) {
-        listings.push(await listArchive(await archives.open(stream, store), archives.progress));
+        listings.push(await listArchive((await archives.open(stream, store)).archive, archives.progress));
       }
       const width = (process.stdout.isTTY && process.stdout.columns) || DEFAULT_WIDTH;
       if (json) printJson({ streams: listings.map(listingJson) });

@@ -39,16 +39,16 @@ async function carryOut(command: Command, name: string, options: Options): Promi
   ]);
   const format = archives.formatOf(stream!);
   const until = parseUntil(options.until, format);
-  const archive = await archives.open(stream!, store);
+  const chunks = await archives.open(stream!, store);
   const { progress } = archives;
   const directory = resolve(to);
-  const plan = await planRestore({ archive, format, until, afterGap, progress });
+  const plan = await planRestore({ chunks, format, until, afterGap, progress });
   if (dryRun) {
     if (json) printJson(planJson(plan));
     else print([`would restore ${summary(plan, directory)}`, ...runLines(plan)].map(printable).join('\n'));
     return;
   }
-  const wroteBytes = await restore(plan, { archive, format, directory, progress });
+  const wroteBytes = await restore(plan, { chunks, format, directory, progress });
   const seconds = (performance.now() - begunMs) / 1000;
   if (json) {
     printJson({ ...planJson(plan), directory, wroteBytes, seconds });

@@ -25,7 +25,11 @@ export function checkStored(payload: Uint8Array, { stored }: PayloadFacts, key: 
  * The plain bytes of a chunk's payload (what follows the header frame; one or more zstd frames). Checks the stored bytes'
  * SHA-256, then the plain bytes' length and witness; throws CHUNK_CORRUPT, naming `key`. Memory: the plain length.
  */
-export async function decodePayload(payload: Uint8Array, facts: PayloadFacts, key: string): Promise<Buffer> {
+export async function decodePayload(
+  payload: Uint8Array,
+  facts: PayloadFacts,
+  key: string,
+): Promise<Buffer<ArrayBuffer>> {
   checkStored(payload, facts, key);
   const plain = await inflate(payload, facts.length, key);
   if (plain.length !== facts.length) {
@@ -37,14 +41,15 @@ export async function decodePayload(payload: Uint8Array, facts: PayloadFacts, ke
   return plain;
 }
 
-async function inflate(payload: Uint8Array, lengthBytes: number, key: string): Promise<Buffer> {
-  const pieces: Buffer[] = [];
+async function inflate(payload: Uint8Array, lengthBytes: number, key: string): Promise<Buffer<ArrayBuffer>> {
+  const pieces: Buffer<ArrayBuffer>[] = [];
   let room = lengthBytes;
   try {
     for (const { kind, bytes } of framesOf(payload)) {
       if (kind === 'skippable') continue;
-      // One output buffer of the right size: the default would go to the thread pool and back every 16 KiB.
-      const piece = await decompress(bytes, { chunkSize: Math.max(room, 64), maxOutputLength: Math.max(room, 1) });
+      // One output buffer: the default would go to the thread pool and back every 16 KiB. Once full it would be given a
+      // successor, hence a little more than can come.
+      const piece = await decompress(bytes, { chunkSize: room + 64, maxOutputLength: Math.max(room, 1) });
       pieces.push(piece);
       room -= piece.length;
     }

@@ -1,43 +1,119 @@
 import type { Archive } from '../archive/walk.ts';
-import { decodePayload } from '../codec/decode.ts';
+import { type Decoded, type Decoder, openDecoder } from '../codec/decoder.ts';
 import { decodeHeader } from '../core/header.ts';
 import { placeKey } from '../core/keys.ts';
 import type { Piece } from '../core/ranges.ts';
 import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
-import type { ObjectStore } from '../store/store.ts';
 
 /** What is read of a chunk: where it is, and which one it must be. */
 export type ChunkRef = Pick<Piece, 'place' | 'digest' | 'chunkLength'>;
 
 /** Bounds what is in memory, plain bytes. One chunk that is larger than all of it is read alone. */
-const MAX_BYTES_AHEAD = 48 << 20;
+const MAX_BYTES_AHEAD = 24 << 20;
 const MAX_CHUNKS_AHEAD = 32;
 
-/**
- * A chunk's plain bytes, all of it proven: the header by the digest that the chain gave, the payload by its own. Throws
- * ArchiveNotWhole, naming the object, for one that is damaged or gone.
- */
-export async function readChunk(archive: Archive, ref: ChunkRef): Promise<Buffer> {
-  const key = placeKey(archive.info.stream, ref.place);
-  try {
-    return await decodeChunk(archive.store, key, ref);
-  } catch (error) {
-    throw notWhole(error);
+/** Reads an archive's chunks, a few at once. */
+export class ChunkReader {
+  readonly archive: Archive;
+  readonly #decoder: Decoder;
+
+  constructor(archive: Archive, decoder: Decoder = openDecoder()) {
+    this.archive = archive;
+    this.#decoder = decoder;
+  }
+
+  /**
+   * A chunk's plain bytes, all of it proven: the header by the digest that the chain gave, the payload by its own. Throws
+   * ArchiveNotWhole, naming the object, for one that is damaged or gone.
+   */
+  async read(ref: ChunkRef): Promise<Decoded> {
+    const key = placeKey(this.archive.info.stream, ref.place);
+    try {
+      return await this.#decode(key, ref);
+    } catch (error) {
+      throw notWhole(error);
+    }
+  }
+
+  /**
+   * The chunks' plain bytes in the order that is asked for, a few of them read and decoded ahead of the one that is handed
+   * out. Bytes are valid only until the next ones are asked for.
+   */
+  async *readInOrder<R extends ChunkRef>(refs: Iterable<R>): AsyncGenerator<{ ref: R; bytes: Uint8Array }> {
+    const ahead: { ref: R; decoding: Promise<Decoded> }[] = [];
+    let bytesAhead = 0;
+    for (const ref of refs) {
+      while (ahead.length > 0 && !fits(ref, ahead.length, bytesAhead)) yield* handOut();
+      const decoding = this.read(ref);
+      decoding.catch(() => {}); // thrown when its turn comes
+      ahead.push({ ref, decoding });
+      bytesAhead += ref.chunkLength;
+    }
+    while (ahead.length > 0) yield* handOut();
+
+    async function* handOut() {
+      const { ref, decoding } = ahead.shift()!;
+      const decoded = await decoding;
+      yield { ref, bytes: decoded.bytes };
+      decoded.release();
+      bytesAhead -= ref.chunkLength;
+    }
+  }
+
+  /** Reads and proves all of them, in no order; `onChunk` is told of each, with what is wrong with it. */
+  async proveEach<R extends ChunkRef>(refs: Iterable<R>, onChunk: (ref: R, damage: ArchiveNotWhole | null) => void) {
+    const running = new Set<Promise<void>>();
+    let bytesRunning = 0;
+    const prove = async (ref: R) => {
+      try {
+        (await this.read(ref)).release();
+        onChunk(ref, null);
+      } catch (error) {
+        if (!(error instanceof ArchiveNotWhole)) throw error;
+        onChunk(ref, error);
+      }
+    };
+    for (const ref of refs) {
+      while (running.size > 0 && !fits(ref, running.size, bytesRunning)) await Promise.race(running);
+      bytesRunning += ref.chunkLength;
+      const proving = prove(ref).finally(() => {
+        running.delete(proving);
+        bytesRunning -= ref.chunkLength;
+      });
+      proving.catch(() => {}); // thrown by whoever waits for it
+      running.add(proving);
+    }
+    await Promise.all(running);
+  }
+
+  async #decode(key: string, { digest }: ChunkRef): Promise<Decoded> {
+    const { store } = this.archive;
+    const pieces: Buffer[] = [];
+    for await (const piece of await store.read(key)) pieces.push(piece);
+    const object = joined(pieces);
+    const { header, digest: found, payloadOffset } = decodeHeader(object, key);
+    if (found !== digest || header.kind !== 'chunk') {
+      throw new ArchiveNotWhole(
+        `object ${key} in store ${store.name} is not the one that was there when the archive was read`,
+        'somebody replaced it: run "shipmate verify --deep", and compare with a copy of the archive',
+      );
+    }
+    return this.#decoder.decode(object.subarray(payloadOffset), header, key);
   }
 }
 
-async function decodeChunk(store: ObjectStore, key: string, { digest }: ChunkRef): Promise<Buffer> {
-  const pieces: Buffer[] = [];
-  for await (const piece of await store.read(key)) pieces.push(piece);
-  const object = Buffer.concat(pieces);
-  const { header, digest: found, payloadOffset } = decodeHeader(object, key);
-  if (found !== digest || header.kind !== 'chunk') {
-    throw new ArchiveNotWhole(
-      `object ${key} in store ${store.name} is not the one that was there when the archive was read`,
-      'somebody replaced it: run "shipmate verify --deep", and compare with a copy of the archive',
-    );
+const fits = ({ chunkLength }: ChunkRef, chunks: number, bytes: number) =>
+  chunks < MAX_CHUNKS_AHEAD && bytes + chunkLength <= MAX_BYTES_AHEAD;
+
+/** In a buffer of their own, which can be handed to another thread. */
+function joined(pieces: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
+  let length = 0;
+  for (const piece of pieces) {
+    whole.set(piece, length);
+    length += piece.length;
   }
-  return decodePayload(object.subarray(payloadOffset), header, key);
+  return whole;
 }
 
 const DAMAGE = new Set(['CHUNK_CORRUPT', 'BAD_OBJECT', 'CHAIN_BROKEN', 'BAD_ARCHIVE_FILE']);
@@ -52,50 +128,3 @@ export function notWhole(error: unknown): unknown {
     'it was there when the archive was read: run the command again if retention ran meanwhile; else "shipmate verify"',
   );
 }
-
-/**
- * The chunks' plain bytes in the order that is asked for, a few of them read and decoded at once, ahead of the one that
- * is handed out.
- */
-export async function* readChunks<R extends ChunkRef>(
-  archive: Archive,
-  refs: Iterable<R>,
-): AsyncGenerator<{ ref: R; bytes: Buffer }> {
-  const ahead: { ref: R; bytes: Promise<Buffer> }[] = [];
-  let bytesAhead = 0;
-  for (const ref of refs) {
-    while (ahead.length > 0 && !fits(ref, ahead.length, bytesAhead)) yield* handOut();
-    const bytes = readChunk(archive, ref);
-    bytes.catch(() => {}); // thrown when its turn comes
-    ahead.push({ ref, bytes });
-    bytesAhead += ref.chunkLength;
-  }
-  while (ahead.length > 0) yield* handOut();
-
-  async function* handOut() {
-    const { ref, bytes } = ahead.shift()!;
-    yield { ref, bytes: await bytes };
-    // Not before: whoever took them holds them until now.
-    bytesAhead -= ref.chunkLength;
-  }
-}
-
-/** Does all of them, a few at once, in no order. The first failure ends it. */
-export async function forEachChunk<R extends ChunkRef>(refs: Iterable<R>, work: (ref: R) => Promise<void>) {
-  const running = new Set<Promise<void>>();
-  let bytesRunning = 0;
-  for (const ref of refs) {
-    while (running.size > 0 && !fits(ref, running.size, bytesRunning)) await Promise.race(running);
-    bytesRunning += ref.chunkLength;
-    const one = work(ref).finally(() => {
-      running.delete(one);
-      bytesRunning -= ref.chunkLength;
-    });
-    one.catch(() => {}); // thrown by whoever waits for it
-    running.add(one);
-  }
-  await Promise.all(running);
-}
-
-const fits = ({ chunkLength }: ChunkRef, chunks: number, bytes: number) =>
-  chunks < MAX_CHUNKS_AHEAD && bytes + chunkLength <= MAX_BYTES_AHEAD;

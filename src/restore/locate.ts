@@ -1,12 +1,11 @@
-import type { Archive } from '../archive/walk.ts';
 import type { Cut, Piece, Run } from '../core/ranges.ts';
 import type { LogFormat, Until } from '../source/source.ts';
-import { readChunks } from './chunks.ts';
+import type { ChunkReader } from './chunks.ts';
 import type { Progress } from './progress.ts';
 import { untilText } from './until.ts';
 
 export interface Search {
-  readonly archive: Archive;
+  readonly chunks: ChunkReader;
   readonly format: LogFormat;
   readonly run: Run;
   readonly until: Until;
@@ -18,11 +17,11 @@ export interface Search {
  * chunks' headers spare the scanner the segments that surely lie before the target.
  */
 export async function locate(search: Search): Promise<Cut | null> {
-  const { archive, format, run, until, progress } = search;
+  const { chunks, format, run, until, progress } = search;
   const cutter = format.cutter(until);
   progress.stage(`looking for ${untilText(until)}`, { unit: 'bytes' });
   try {
-    for await (const { ref, bytes } of readChunks(archive, piecesFrom(run, firstToScan(search)))) {
+    for await (const { ref, bytes } of chunks.readInOrder(piecesFrom(run, firstToScan(search)))) {
       const kept = cutter.feed(ref.name, bytes.subarray(0, ref.length));
       progress.advance(ref.length);
       if (kept < ref.length || cutter.reached) {

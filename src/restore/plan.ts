@@ -4,6 +4,7 @@ import { placeText } from '../core/keys.ts';
 import { cutRun, type Run, runBytes, runEnd, runStart, type Segment, stretchesOf } from '../core/ranges.ts';
 import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
 import type { LogFormat, Until } from '../source/source.ts';
+import type { ChunkReader } from './chunks.ts';
 import { locate } from './locate.ts';
 import type { Progress } from './progress.ts';
 import { readSummary } from './reading.ts';
@@ -34,7 +35,7 @@ export interface PlannedRun {
 }
 
 export interface PlanOptions {
-  readonly archive: Archive;
+  readonly chunks: ChunkReader;
   readonly format: LogFormat;
   readonly until: Until;
   /** Only what follows the last gap, for a base backup that was taken after it. */
@@ -47,7 +48,8 @@ export interface PlanOptions {
  * ArchiveNotWhole where bytes are missing before the target.
  */
 export async function planRestore(options: PlanOptions): Promise<RestorePlan> {
-  const { archive, until, afterGap, progress } = options;
+  const { chunks, until, afterGap, progress } = options;
+  const { archive } = chunks;
   const { reader, hole } = await readSummary(archive, progress);
   const stretches = stretchesOf(reader.living.runs);
   const index = afterGap ? stretches.length - 1 : 0;
@@ -134,13 +136,13 @@ function demandWholeStart({ info }: Archive, runs: readonly Run[]): void {
 }
 
 /** What lies before the archive's first transaction can't be cut to. */
-function demandNotBefore({ archive, until, format }: PlanOptions, stretch: readonly Run[]): void {
+function demandNotBefore({ chunks, until, format }: PlanOptions, stretch: readonly Run[]): void {
   const start = runStart(stretch[0]!);
   const isBefore =
     until.kind === 'time'
       ? start.timeMs !== null && until.ms < start.timeMs
       : until.kind === 'id' && start.id !== null && start.id !== '' && format.covers?.(start.id, until.id);
-  if (isBefore) throw notThere(archive, until, stretch);
+  if (isBefore) throw notThere(chunks.archive, until, stretch);
 }
 
 function notThere({ info, store }: Archive, until: Until, stretch: readonly Run[]): ShipmateError {

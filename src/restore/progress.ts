@@ -24,7 +24,7 @@ export interface Output {
 
 const REDRAW_MS = 100;
 const LINE_MS = 5_000;
-const BAR_CELLS = 20;
+const BAR_CELLS = 12;
 const CLEAR_LINE = '\r\x1b[K';
 
 /** One line that is drawn again and again on a terminal; elsewhere a line every few seconds. */
@@ -70,7 +70,7 @@ interface State {
   readonly elapsedMs: number;
 }
 
-/** `restoring [#####...............]  25 %, 512 MiB of 2.0 GiB, 310 MiB/s, 5.1 s left` */
+/** `restoring [###.........]  25 %, 512 MiB of 2.0 GiB, 310 MiB/s, 5.1 s left` */
 export function progressText({ label, stage: { unit, total }, done, elapsedMs }: State): string {
   const amount = (value: number) => (unit === 'bytes' ? bytesText(value) : String(Math.round(value)));
   const perSecond = done / Math.max(elapsedMs / 1000, 0.001);

@@ -1,20 +1,19 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Archive } from '../archive/walk.ts';
 import { bytesText } from '../core/format.ts';
 import type { Piece, Segment } from '../core/ranges.ts';
 import { WitnessDigest } from '../core/witness.ts';
 import { ShipmateError } from '../errors.ts';
 import type { LogFormat } from '../source/source.ts';
-import { readChunks } from './chunks.ts';
+import type { ChunkReader } from './chunks.ts';
 import type { PlannedRun, RestorePlan } from './plan.ts';
 import type { Progress } from './progress.ts';
 import { attempt, finishTarget, lengthOf, type Note, prepareTarget, writeDurably } from './target.ts';
 import { untilText } from './until.ts';
 
 export interface RestoreOptions {
-  readonly archive: Archive;
+  readonly chunks: ChunkReader;
   readonly format: LogFormat;
   readonly directory: string;
   readonly progress: Progress;
@@ -33,7 +32,7 @@ interface Target {
  * what is there and proves to be right is kept. Returns the bytes that were still to be written.
  */
 export async function restore(plan: RestorePlan, options: RestoreOptions): Promise<number> {
-  const { archive, format, directory, progress } = options;
+  const { chunks, format, directory, progress } = options;
   const note = noteOf(plan, format);
   await prepareTarget(directory, note);
   return attempt(directory, async () => {
@@ -42,7 +41,7 @@ export async function restore(plan: RestorePlan, options: RestoreOptions): Promi
     await demandRoom(directory, missingBytes);
     progress.stage('restoring', { unit: 'bytes', total: missingBytes });
     try {
-      await writeTargets(archive, targets, progress);
+      await writeTargets(chunks, targets, progress);
     } finally {
       progress.end();
     }
@@ -124,12 +123,12 @@ async function holds(handle: FileHandle, { offset, length, witness }: Piece, buf
 }
 
 /** Chunks are read ahead over the ends of segments, so that many small segments are no slower than a large one. */
-async function writeTargets(archive: Archive, targets: readonly Target[], progress: Progress): Promise<void> {
+async function writeTargets(chunks: ChunkReader, targets: readonly Target[], progress: Progress): Promise<void> {
   const files = new OpenFile();
   try {
     // Files that are whole: what the interrupted restore wrote may not be durable yet.
     for (const target of targets) if (target.pieces === target.segment.pieces.length) await files.use(target);
-    for await (const { ref, bytes } of readChunks(archive, missingPieces(targets))) {
+    for await (const { ref, bytes } of chunks.readInOrder(missingPieces(targets))) {
       const handle = await files.use(ref.target);
       await writeFully(handle, bytes.subarray(0, ref.length), ref.offset);
       progress.advance(ref.length);

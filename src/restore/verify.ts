@@ -3,9 +3,9 @@ import { type Archive, readFloor } from '../archive/walk.ts';
 import type { ChainEnd } from '../core/chain.ts';
 import { comparePlaces, type Place } from '../core/keys.ts';
 import { runEnd } from '../core/ranges.ts';
-import { ArchiveNotWhole } from '../errors.ts';
+import type { ArchiveNotWhole } from '../errors.ts';
 import { Audit, type Fault, walkThrough } from './audit.ts';
-import { forEachChunk, readChunk } from './chunks.ts';
+import type { ChunkReader } from './chunks.ts';
 import type { Progress } from './progress.ts';
 
 /** What was found; the archive is whole if there are no faults. */
@@ -36,9 +36,10 @@ export interface VerifyOptions {
 }
 
 /** Checks the chain, and with `deep` every payload. Finds all faults that there are: none of them ends it. */
-export async function verify(archive: Archive, { deep, progress }: VerifyOptions): Promise<Verification> {
+export async function verify(chunks: ChunkReader, { deep, progress }: VerifyOptions): Promise<Verification> {
+  const { archive } = chunks;
   const { audit, end } = await auditFromFloor(archive, progress);
-  if (deep) await auditPayloads(archive, audit, progress);
+  if (deep) await auditPayloads(chunks, audit, progress);
   const last = audit.living.runs.at(-1);
   const isOpen = end.slot > 0;
   return {
@@ -77,26 +78,21 @@ async function auditFromFloor(archive: Archive, progress: Progress): Promise<{ a
   }
 }
 
-async function auditPayloads(archive: Archive, audit: Audit, progress: Progress): Promise<void> {
+async function auditPayloads(chunks: ChunkReader, audit: Audit, progress: Progress): Promise<void> {
   progress.stage('checking payloads', {
     unit: 'bytes',
     total: audit.chunks.reduce((sum, { storedBytes }) => sum + storedBytes, 0),
   });
   const damaged: { place: Place; error: ArchiveNotWhole }[] = [];
   try {
-    await forEachChunk(audit.chunks, async (chunk) => {
-      try {
-        await readChunk(archive, chunk);
-      } catch (error) {
-        if (!(error instanceof ArchiveNotWhole)) throw error;
-        damaged.push({ place: chunk.place, error });
-      }
-      progress.advance(chunk.storedBytes);
+    await chunks.proveEach(audit.chunks, ({ place, storedBytes }, error) => {
+      if (error !== null) damaged.push({ place, error });
+      progress.advance(storedBytes);
     });
   } finally {
     progress.end();
   }
-  const floor = await readFloor(archive);
+  const floor = await readFloor(chunks.archive);
   for (const { place, error } of damaged) if (comparePlaces(place, floor) >= 0) audit.faultOf(place, error);
 }
 

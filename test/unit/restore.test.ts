@@ -6,6 +6,7 @@ import type { Archive } from '../../src/archive/walk.ts';
 import { decodeHeader } from '../../src/core/header.ts';
 import { termsPrefix } from '../../src/core/keys.ts';
 import { ArchiveNotWhole, UsageError } from '../../src/errors.ts';
+import { ChunkReader } from '../../src/restore/chunks.ts';
 import { planRestore, type RestorePlan } from '../../src/restore/plan.ts';
 import { silent } from '../../src/restore/progress.ts';
 import { restore } from '../../src/restore/restore.ts';
@@ -46,14 +47,19 @@ interface Asked {
 }
 
 async function plan({ until = latest, afterGap = false, format = fakeFormat(), from = archive }: Asked = {}) {
-  return planRestore({ archive: from, format, until, afterGap, progress: silent });
+  return planRestore({ chunks: new ChunkReader(from), format, until, afterGap, progress: silent });
 }
 
 /** Returns the plan and how many bytes were written. */
 async function restored(asked: Asked = {}): Promise<{ plan: RestorePlan; wroteBytes: number }> {
   const { format = fakeFormat(), from = archive, into = dir } = asked;
   const planned = await plan(asked);
-  const wroteBytes = await restore(planned, { archive: from, format, directory: into, progress: silent });
+  const wroteBytes = await restore(planned, {
+    chunks: new ChunkReader(from),
+    format,
+    directory: into,
+    progress: silent,
+  });
   return { plan: planned, wroteBytes };
 }
 
@@ -141,7 +147,12 @@ describe('restoring everything', () => {
     const atPlanning = expected();
     log.append();
     await ship();
-    await restore(planned, { archive, format: fakeFormat(), directory: dir, progress: silent });
+    await restore(planned, {
+      chunks: new ChunkReader(archive),
+      format: fakeFormat(),
+      directory: dir,
+      progress: silent,
+    });
     expect(await files()).toEqual(atPlanning);
   });
 
@@ -290,7 +301,7 @@ describe('a damaged archive', () => {
     const planned = await plan();
     const [first, second] = chunkKeys();
     store.overwrite(first!, store.peek(second!));
-    const options = { archive, format: fakeFormat(), directory: dir, progress: silent };
+    const options = { chunks: new ChunkReader(archive), format: fakeFormat(), directory: dir, progress: silent };
     await expect(restore(planned, options)).rejects.toBeInstanceOf(ArchiveNotWhole);
   });
 
@@ -327,7 +338,7 @@ describe('an interrupted restore', () => {
         : undefined,
     );
     into = { ...archive, store: faulty };
-    const options = { archive: into, format: fakeFormat(), directory: dir, progress: silent };
+    const options = { chunks: new ChunkReader(into), format: fakeFormat(), directory: dir, progress: silent };
     await expect(restore(planned, options)).rejects.toThrow('the host lost power');
     faulty.faults = () => undefined;
   }
@@ -405,7 +416,7 @@ describe('the target directory', () => {
     const [run] = planned.runs;
     const [segment] = run!.segments;
     const huge = { ...planned, runs: [{ ...run!, segments: [{ ...segment!, length: 2 ** 60 }] }] };
-    const options = { archive, format: fakeFormat(), directory: dir, progress: silent };
+    const options = { chunks: new ChunkReader(archive), format: fakeFormat(), directory: dir, progress: silent };
     await expect(restore(huge, options)).rejects.toMatchObject({ code: 'RESTORE_NO_ROOM' });
   });
 

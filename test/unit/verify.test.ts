@@ -4,6 +4,7 @@ import type { Archive } from '../../src/archive/walk.ts';
 import { decodeHeader, encodeHeader, type Header } from '../../src/core/header.ts';
 import { placeKey, termPrefix, termsPrefix } from '../../src/core/keys.ts';
 import { ArchiveNotWhole } from '../../src/errors.ts';
+import { ChunkReader } from '../../src/restore/chunks.ts';
 import { silent } from '../../src/restore/progress.ts';
 import { demandArchive } from '../../src/restore/reading.ts';
 import { type Verification, verify } from '../../src/restore/verify.ts';
@@ -20,7 +21,7 @@ let archive: Archive;
 let log: FakeLog;
 
 const ship = () => shipTerm(archive, openFakeSource(log, { maxSliceBytes: 300 }));
-const check = (deep = false): Promise<Verification> => verify(archive, { deep, progress: silent });
+const check = (deep = false): Promise<Verification> => verify(new ChunkReader(archive), { deep, progress: silent });
 const key = (term: number, slot: number) => placeKey(STREAM, { term, slot });
 const headerAt = (place: string) => decodeHeader(store.peek(place), place);
 const inTerm = (term: number) => store.keys(termPrefix(STREAM, term));
@@ -84,7 +85,9 @@ describe('a whole archive', () => {
       }
       return undefined;
     });
-    expect(await verify({ ...archive, store: busy }, { deep: true, progress: silent })).toMatchObject({ faults: [] });
+    expect(await verify(new ChunkReader({ ...archive, store: busy }), { deep: true, progress: silent })).toMatchObject({
+      faults: [],
+    });
     await writing;
   });
 
@@ -196,6 +199,6 @@ describe('faults', () => {
 
 test('a store that does not answer is no fault of the archive', async () => {
   const down = new FaultyStore(store, (operation) => (operation === 'read' ? { kind: 'before' } : undefined));
-  const failure = verify({ ...archive, store: down }, { deep: true, progress: silent });
+  const failure = verify(new ChunkReader({ ...archive, store: down }), { deep: true, progress: silent });
   await expect(failure).rejects.toMatchObject({ code: 'STORE_FAILED' });
 });

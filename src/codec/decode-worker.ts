@@ -1,0 +1,17 @@
+/** The decoder's thread: decodes and checks one payload a message, and sends the plain bytes back without copying. */
+import { parentPort } from 'node:worker_threads';
+import { messageOf, ShipmateError } from '../errors.ts';
+import { decodePayload } from './decode.ts';
+import type { Answer, Order } from './decoder.ts';
+import { discard } from './encode.ts';
+
+parentPort?.on('message', async ({ id, payload, facts, key }: Order) => {
+  try {
+    const plain = await decodePayload(payload, facts, key);
+    parentPort?.postMessage({ id, plain } satisfies Answer, [plain.buffer]);
+  } catch (error) {
+    const { code = 'DECODER_FAILED', hint } = error instanceof ShipmateError ? error : {};
+    parentPort?.postMessage({ id, failure: { message: messageOf(error), code, hint } } satisfies Answer);
+  }
+  discard(payload.buffer);
+});
