@@ -60,11 +60,19 @@ export class Desk {
   /** Takes requests in until the signal aborts (throws its reason). */
   async attend(signal: AbortSignal): Promise<never> {
     const { requests, stream, log } = this.#options;
+    let failure: string | null = null;
     for (;;) {
-      for await (const pending of requests.watch(stream, signal)) {
-        const { kind, by } = pending.request;
-        log.info(`request: ${kind}`, { by, to: pending.request.to });
-        await this.#take(pending).catch((error) => log.warn(`request ${kind} failed: ${messageOf(error)}`, { error }));
+      try {
+        for await (const pending of requests.watch(stream, signal)) {
+          const { kind, by } = pending.request;
+          log.info(`request: ${kind}`, { by, to: pending.request.to });
+          await this.#take(pending).catch((error) =>
+            log.warn(`request ${kind} failed: ${messageOf(error)}`, { error }),
+          );
+        }
+      } catch (error) {
+        if (messageOf(error) !== failure) log.warn(`requests can't be looked for: ${messageOf(error)}`, { error });
+        failure = messageOf(error);
       }
       await pause(1_000, signal);
     }

@@ -1,8 +1,8 @@
-import { afterEach, describe, test } from '@jest/globals';
+import { afterEach, describe, expect, test } from '@jest/globals';
 import type { Coordination } from '../../src/coordination/coordination.ts';
 import { ShipmateError } from '../../src/errors.ts';
 import type { MemoryCoordination } from '../fakes/memory-coordination.ts';
-import { Pair } from '../helpers/pair.ts';
+import { asker, Pair, STREAM } from '../helpers/pair.ts';
 import { until } from '../helpers/wait.ts';
 
 const pairs: Pair[] = [];
@@ -50,5 +50,26 @@ describe('what fails beside the archive', () => {
     pair.start('b', { coordination });
     await pair.isReady('b');
     await until('the watch is begun again', () => watches > 1, { withinMs: 5_000 });
+  });
+
+  test('a watch of the requests that fails is begun again', async () => {
+    const pair = newPair();
+    pair.log.append();
+    let watches = 0;
+    const coordination = but(({ requests }) => ({
+      requests: {
+        ask: (stream, request, timeoutMs) => requests.ask(stream, request, timeoutMs),
+        answer: (pending, answer) => requests.answer(pending, answer),
+        async *watch(stream, signal) {
+          watches++;
+          if (watches === 1) throw failed();
+          yield* requests.watch(stream, signal);
+        },
+      },
+    }));
+    const a = pair.start('a', { coordination });
+    await pair.hasRole('a', 'master');
+    const answer = await a.client.requests.ask(STREAM, { kind: 'handover', ...asker }, 5_000);
+    expect(answer).toMatchObject({ ok: false });
   });
 });
