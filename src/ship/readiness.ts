@@ -1,7 +1,7 @@
 import { headOf } from '../archive/head.ts';
 import { pause } from '../archive/retry.ts';
 import { type Archive, findEnd, walkOn } from '../archive/walk.ts';
-import type { CursorBoard } from '../coordination/coordination.ts';
+import type { Cursor, CursorBoard } from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
 import type { Located, LogSource } from '../source/source.ts';
 import type { Trouble } from './trouble.ts';
@@ -109,10 +109,13 @@ export class Readiness {
   async #findEnd(): Promise<ChainEnd> {
     const { archive, cursors, trouble } = this.#options;
     const { stream } = archive.info;
-    const cursor = await cursors.load(stream).catch((error) => {
+    let cursor: Cursor | null = null;
+    try {
+      cursor = await cursors.load(stream);
+      trouble.clear('coordination');
+    } catch (error) {
       trouble.report('coordination', error);
-      return null;
-    });
+    }
     if (cursor && cursor.archive === archive.info.archive) return findEnd(archive, cursor);
     return this.#end ? walkOn(archive, this.#end) : findEnd(archive, null);
   }

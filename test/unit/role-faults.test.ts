@@ -72,4 +72,17 @@ describe('what fails beside the archive', () => {
     const answer = await a.client.requests.ask(STREAM, { kind: 'handover', ...asker }, 5_000);
     expect(answer).toMatchObject({ ok: false });
   });
+
+  test('a standby that missed etcd for a moment is whole again when etcd is', async () => {
+    const pair = newPair();
+    pair.log.append();
+    pair.start('a');
+    await pair.hasRole('a', 'master');
+    const b = pair.start('b');
+    await pair.isReady('b');
+    b.client.cutOff();
+    await until('b tells of it', () => b.shipper.notReady().length > 0, { withinMs: 5_000 });
+    b.client.heal();
+    await until('b has no trouble any more', () => b.shipper.notReady().length === 0, { withinMs: 5_000 });
+  });
 });
