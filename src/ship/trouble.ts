@@ -4,6 +4,16 @@ import type { StreamMetrics } from '../metrics.ts';
 
 export type Part = 'store' | 'source' | 'coordination' | 'acknowledge' | 'archive' | 'readiness';
 
+interface Standing {
+  /** What tells it from another trouble of this part: an error's code, if it has one. */
+  readonly kind: string;
+  readonly message: string;
+  readonly sinceMs: number;
+  /** When it was reported last, and logged last. */
+  readonly lastMs: number;
+  readonly loggedAtMs: number;
+}
+
 /**
  * What does not work right now, part by part: logged when it begins, every half minute while it lasts, and when it is
  * over; on the metrics as long as it stands. So a failure that is retried for an hour is neither silent nor a flood.
@@ -11,7 +21,7 @@ export type Part = 'store' | 'source' | 'coordination' | 'acknowledge' | 'archiv
 export class Trouble {
   readonly #log: Log;
   readonly #metrics: StreamMetrics;
-  readonly #standing = new Map<Part, { message: string; loggedAtMs: number; sinceMs: number }>();
+  readonly #standing = new Map<Part, Standing>();
 
   constructor({ log, metrics }: { log: Log; metrics: StreamMetrics }) {
     this.#log = log;
@@ -22,9 +32,17 @@ export class Trouble {
     const nowMs = performance.now();
     const message = messageOf(error);
     const known = this.#standing.get(part);
-    if (known && known.message === message && nowMs - known.loggedAtMs < REPEAT_MS) return;
-    this.#log.warn(`${part}: ${message}`, factsOf(error));
-    this.#standing.set(part, { message, loggedAtMs: nowMs, sinceMs: known?.sinceMs ?? nowMs });
+    // Messages may name an object or a temporary file, each attempt's another.
+    const kind = error instanceof ShipmateError ? error.code : message;
+    const isNews = known?.kind !== kind || nowMs - known.loggedAtMs >= REPEAT_MS;
+    if (isNews) this.#log.warn(`${part}: ${message}`, factsOf(error));
+    this.#standing.set(part, {
+      kind,
+      message,
+      sinceMs: known?.sinceMs ?? nowMs,
+      lastMs: nowMs,
+      loggedAtMs: isNews ? nowMs : known.loggedAtMs,
+    });
     this.#metrics.alarm(part, true);
   }
 
@@ -33,9 +51,10 @@ export class Trouble {
     return (error) => this.report(part, error);
   }
 
-  clear(part: Part): void {
+  /** `quietMs`: only if it was not reported again for so long. */
+  clear(part: Part, { quietMs = 0 } = {}): void {
     const known = this.#standing.get(part);
-    if (!known) return;
+    if (!known || performance.now() - known.lastMs < quietMs) return;
     this.#standing.delete(part);
     this.#metrics.alarm(part, false);
     const seconds = Math.round((performance.now() - known.sinceMs) / 1000);
