@@ -22,6 +22,8 @@ export interface ReadinessOptions {
 /** How often the answer is worked out while the cursor moves, and while it does not. */
 const LEAST_PAUSE_MS = 400;
 const IDLE_MS = 1_000;
+/** What did not happen again for so long is taken for over. */
+const STEADY_MS = 30_000;
 
 /** Could this twin take over now? Worked out all the time against the moving cursor, before it is needed. */
 export class Readiness {
@@ -95,8 +97,10 @@ export class Readiness {
   async #tryRefresh(signal: AbortSignal): Promise<void> {
     const { trouble, source } = this.#options;
     try {
-      const { end } = await this.refresh();
+      const { end, located } = await this.refresh();
       trouble.clear('readiness');
+      // What ended a reign of this twin comes back at its next one, or is over.
+      if (located.allowed) trouble.clear('archive', { quietMs: STEADY_MS });
       if (end.position !== null) await source.acknowledge(end.position);
     } catch (error) {
       signal.throwIfAborted();

@@ -124,7 +124,7 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
     end = await sealOpenTerm(archive, end, writer, { ...retries, onObject: alarmAt(context) });
     const located = await demandAllowed(context, end);
     end = await openTerm(archive, end, writer, located, retries);
-    trouble.clear('store');
+    for (const part of ['store', 'archive', 'readiness'] as const) trouble.clear(part);
     readiness.moveTo(end);
     metrics.tookOver(located.result);
     log.info(`master of term ${end.term}: ${located.result}`, { reason: located.reason, position: end.position });

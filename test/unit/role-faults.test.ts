@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
 import type { Coordination } from '../../src/coordination/coordination.ts';
 import { ShipmateError } from '../../src/errors.ts';
+import { openFakeSource } from '../fakes/fake-source.ts';
 import type { MemoryCoordination } from '../fakes/memory-coordination.ts';
 import { asker, Pair, STREAM } from '../helpers/pair.ts';
 import { until } from '../helpers/wait.ts';
@@ -84,5 +85,25 @@ describe('what fails beside the archive', () => {
     await until('b tells of it', () => b.shipper.notReady().length > 0, { withinMs: 5_000 });
     b.client.heal();
     await until('b has no trouble any more', () => b.shipper.notReady().length === 0, { withinMs: 5_000 });
+  });
+
+  test('what ended one reign is no trouble any more in the next', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const source = openFakeSource(pair.log);
+    let ends = 0;
+    const a = pair.start('a', {
+      source: {
+        ...source,
+        async locate(head) {
+          if (ends++ === 2) throw failed();
+          return source.locate(head);
+        },
+      },
+    });
+    await until('a met the failure', () => ends > 2, { withinMs: 5_000 });
+    await pair.hasRole('a', 'master');
+    await pair.shipped();
+    expect(a.shipper.notReady()).toEqual([]);
   });
 });
