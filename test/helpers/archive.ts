@@ -35,24 +35,24 @@ export class ChainReader {
   /** Who owns the term that is read: wrote stream.json's owner or the seal of the term before. */
   #owner: string | null = null;
   #digest = '';
-  #broken: Error | null = null;
+  #reading: Promise<readonly Link[]> = Promise.resolve([]);
 
   constructor({ root, stream = 'orders' }: { root: string; stream?: string }) {
     this.#root = root;
     this.#stream = stream;
   }
 
-  /** Every link up to the first empty slot of the open term. Throws where the chain is broken, for good. */
-  async read(): Promise<readonly Link[]> {
-    if (this.#broken) throw this.#broken;
+  /** Every link up to the first empty slot of the open term. Throws where the chain is broken. */
+  read(): Promise<readonly Link[]> {
+    // One reading at a time, whoever asks: the next one goes on where it ended.
+    this.#reading = this.#reading.catch(() => []).then(() => this.#readOn());
+    return this.#reading;
+  }
+
+  async #readOn(): Promise<readonly Link[]> {
     if (this.#owner === null) await this.#readStreamFile();
-    for (let link = await this.#readNext(); link !== null; link = await this.#readNext()) {
-      try {
-        this.#append(link);
-      } catch (error) {
-        this.#broken = error instanceof Error ? error : new Error(String(error));
-        throw this.#broken;
-      }
+    for (let link = await this.#linkAt(this.#next); link !== null; link = await this.#linkAt(this.#next)) {
+      this.#append(link);
     }
     return this.#links;
   }
@@ -98,10 +98,6 @@ export class ChainReader {
     const bytes = await readFile(join(this.#root, streamKey(this.#stream)));
     this.#owner = JSON.parse(bytes.toString()).owner;
     this.#digest = createHash('sha256').update(bytes).digest('hex');
-  }
-
-  #readNext(): Promise<Link | null> {
-    return this.#linkAt(this.#next);
   }
 
   async #linkAt({ term, slot }: { term: number; slot: number }): Promise<Link | null> {

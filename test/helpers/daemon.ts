@@ -98,6 +98,11 @@ export class Daemon {
     return this.running && this.#frozen;
   }
 
+  /** As it last said itself. */
+  get role(): string {
+    return this.lines.findLast(({ message }) => message.startsWith('role: '))?.message.slice(6) ?? 'starting';
+  }
+
   get pid(): number {
     const pid = this.#child?.pid;
     if (pid === undefined) throw new Error(`${this.node} was not started`);

@@ -41,12 +41,12 @@ export async function until<T>(
 
 /**
  * Prints a measured time beside its limit, and throws when it is beyond. The limit is for a machine that does this alone:
- * where others use its processors too, as the load average tells, it is stretched by as much.
+ * where others use its processors too, as the load average tells, it is stretched by as much, threefold at most.
  */
 export function measured(what: string, tookMs: number, limitMs: number): void {
-  const crowded = Math.max(1, loadavg()[0]! / availableParallelism());
+  const crowded = Math.min(3, Math.max(1, loadavg()[0]! / availableParallelism()));
   const figures = `${seconds(tookMs)} (at most ${seconds(limitMs)})`;
-  const remark = crowded > 1 ? `, machine ${crowded.toFixed(1)} times overloaded` : '';
+  const remark = crowded > 1 ? `, stretched ${crowded.toFixed(1)} times on this busy machine` : '';
   process.stderr.write(`      measured: ${what}: ${figures}${remark}\n`);
   if (tookMs > limitMs * crowded) throw new Error(`${what} took ${figures}${remark}`);
 }
