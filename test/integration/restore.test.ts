@@ -9,6 +9,8 @@ import type { Archive } from '../../src/archive/walk.ts';
 import { decodeHeader, type Header } from '../../src/core/header.ts';
 import { openMariadbSource } from '../../src/source/mariadb.ts';
 import { openFileStore } from '../../src/store/file.ts';
+import { FakeLog } from '../fakes/fake-log.ts';
+import { openFakeSource } from '../fakes/fake-source.ts';
 import { differences, readBinlogs } from '../helpers/archive.ts';
 import { type Outcome, shipmate } from '../helpers/daemon.ts';
 import { type Mariadb, startMariadb } from '../helpers/mariadb.ts';
@@ -242,16 +244,47 @@ describe('restore', () => {
     await rm(join(dir, 'copy'), { recursive: true });
   });
 
-  test('by hand, with zstd and the store’s files alone, gives the same bytes', async () => {
-    const first = (await objects()).filter(
-      ({ header }) => header.kind === 'chunk' && header.from.segment === 'binlog.000001',
-    );
-    const { stdout } = await run('zstd', ['-dc', ...first.map(({ path }) => path)], {
-      encoding: 'buffer',
-      maxBuffer: 1 << 28,
-    });
-    expect(stdout.equals(before.get('binlog.000001')!)).toBe(true);
+  test('by hand, with the script of docs/restore.md, gives the same bytes', async () => {
+    const to = newTarget();
+    await byHand(join(storePath, 'orders'), to);
+    expect(differences(before, await readFiles(to))).toEqual([]);
   });
+});
+
+/** The script that docs/restore.md gives to whoever has lost Shipmate too. */
+async function byHand(streamDir: string, to: string): Promise<void> {
+  const doc = await readFile(new URL('../../docs/restore.md', import.meta.url), 'utf8');
+  const script = /```bash\n(#!\/bin\/bash\n.*?)```/s.exec(doc)![1]!;
+  await run('bash', ['-euc', script, 'by-hand', streamDir, to]);
+}
+
+async function readFiles(directory: string): Promise<Map<string, Buffer>> {
+  const files = new Map<string, Buffer>();
+  for (const name of (await readdir(directory)).sort()) files.set(name, await readFile(join(directory, name)));
+  return files;
+}
+
+test('by hand, what a crash took back is left out, and lives of the log are told apart', async () => {
+  const path = join(dir, 'by-hand-store');
+  await mkdir(path);
+  const log = new FakeLog();
+  const made = await createArchive(openFileStore({ name: 'main', path }));
+  const shipLog = () => shipTerm(made, openFakeSource(log, { maxSliceBytes: 300 }));
+  for (let i = 0; i < 9; i++) log.append({ bytes: 200 });
+  log.rotate();
+  log.append();
+  await shipLog();
+  log.truncate(700);
+  log.append();
+  await shipLog();
+  const firstLife = log.contents();
+  log.reset();
+  log.append();
+  await shipLog();
+  const to = newTarget();
+  await byHand(join(path, 'orders'), to);
+  expect(differences(firstLife, await readFiles(`${to}.1`))).toEqual([]);
+  expect(differences(log.contents(), await readFiles(to))).toEqual([]);
 });
 
 describe('ls', () => {

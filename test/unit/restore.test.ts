@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import type { Archive } from '../../src/archive/walk.ts';
 import { decodeHeader } from '../../src/core/header.ts';
 import { termsPrefix } from '../../src/core/keys.ts';
-import { ArchiveNotWhole, UsageError } from '../../src/errors.ts';
+import { ArchiveNotWhole, Discontinuity, UsageError } from '../../src/errors.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
 import { planRestore, type RestorePlan } from '../../src/restore/plan.ts';
 import { silent } from '../../src/restore/progress.ts';
@@ -84,6 +84,12 @@ function expected(of: FakeLog = log): Map<string, string> {
 
 function chunkKeys(): string[] {
   return store.keys(termsPrefix(STREAM)).filter((key) => decodeHeader(store.peek(key), key).header.kind === 'chunk');
+}
+
+function shippedBytes(origin: string): number {
+  return chunkKeys()
+    .map((key) => decodeHeader(store.peek(key), key).header)
+    .reduce((sum, header) => (header.kind === 'chunk' && header.from.origin === origin ? sum + header.length : sum), 0);
 }
 
 function fill(transactions = 20): void {
@@ -233,6 +239,41 @@ describe('restoring up to a target', () => {
     const until: Until = { kind: 'time', ms: writeMs(0) };
     await expect(plan({ until })).rejects.toMatchObject({ code: 'NOT_IN_ARCHIVE' });
   });
+});
+
+test('where another server’s log goes on, the old one is cut after its last whole transaction', async () => {
+  fill(5);
+  const whole = expected();
+  log.append({ bytes: 5000 });
+  const cutShort = openFakeSource(log, { maxSliceBytes: 300 });
+  await shipTerm(archive, {
+    ...cutShort,
+    async *read(from, signal) {
+      for await (const slice of cutShort.read(from, signal)) {
+        yield slice;
+        if (!slice.boundary && slice.to.offset > log.segments.at(-1)!.bytes.length - 3000) break;
+      }
+      throw new Discontinuity('the host is gone');
+    },
+  }).catch(() => {});
+  const other = new FakeLog({ origin: 'fake-2' });
+  for (let i = 0; i < 8; i++) other.append();
+  const moved = openFakeSource(other, { maxSliceBytes: 300 });
+  const at = {
+    origin: 'fake-2',
+    incarnation: other.segments[0]!.incarnation,
+    segment: 'log.000001',
+    offset: 0,
+    id: '',
+  };
+  await shipTerm(archive, {
+    ...moved,
+    locate: async () => ({ result: 'move', at, allowed: true, reason: 'found there', evidence: {} }),
+  });
+  const { plan: planned } = await restored();
+  expect(planned.runs[0]!.bytes).toBeLessThan(shippedBytes('fake-1'));
+  expect(await files(join(dir, '01-fake-1'))).toEqual(whole);
+  expect(await files(join(dir, '02-fake-2'))).toEqual(expected(other));
 });
 
 describe('a gap', () => {
