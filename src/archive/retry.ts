@@ -9,17 +9,22 @@ export interface RetryOptions {
   readonly maxMs?: number;
   /** Which failures to try again after; all but Deposed unless told. */
   readonly again?: (error: unknown) => boolean;
+  /** `onFailure` is told as well, again and again, when an attempt gives no answer for so long. */
+  readonly slowMs?: number;
 }
+
+/** A link may need a while for a large chunk; what takes longer hangs. */
+const SLOW_MS = 30_000;
 
 const unlessDeposed = (error: unknown) => !(error instanceof ShipmateError && error.verdict === 'deposed');
 
 /** Repeats `attempt` with growing waits until it succeeds, fails for good, or the signal aborts (its reason is thrown). */
 export async function retry<T>(attempt: () => Promise<T>, options: RetryOptions): Promise<T> {
-  const { signal, onFailure, maxMs = 5_000, again = unlessDeposed } = options;
+  const { signal, onFailure, maxMs = 5_000, again = unlessDeposed, slowMs = SLOW_MS } = options;
   for (let failures = 0; ; failures++) {
     if (signal.aborted) throw abortReason(signal);
     try {
-      return await attempt();
+      return await answerOf(attempt(), { signal, slowMs, onSlow: (error) => onFailure?.(error, failures) });
     } catch (error) {
       if (signal.aborted) throw abortReason(signal);
       if (!again(error)) throw error;
@@ -27,6 +32,35 @@ export async function retry<T>(attempt: () => Promise<T>, options: RetryOptions)
     }
     await pause(backoffMs(failures, { maxMs }), signal);
   }
+}
+
+/**
+ * The promise's outcome, or the signal's reason as soon as it aborts: what hangs, on a dead mount for one, can't be ended,
+ * only left behind. `onSlow` is told while there is no answer, since nothing else would tell.
+ */
+export async function answerOf<T>(
+  promise: Promise<T>,
+  { signal, onSlow, slowMs = SLOW_MS }: { signal: AbortSignal; onSlow: (error: Error) => void; slowMs?: number },
+): Promise<T> {
+  const { promise: left, reject } = Promise.withResolvers<never>();
+  const leave = () => reject(abortReason(signal));
+  const slow = setInterval(() => onSlow(noAnswer(slowMs)), slowMs);
+  if (signal.aborted) leave();
+  signal.addEventListener('abort', leave, { once: true });
+  try {
+    return await Promise.race([promise, left]);
+  } finally {
+    clearInterval(slow);
+    signal.removeEventListener('abort', leave);
+  }
+}
+
+function noAnswer(slowMs: number): ShipmateError {
+  return new ShipmateError(`no answer for ${slowMs / 1_000} s or longer`, {
+    code: 'NO_ANSWER',
+    verdict: 'retry',
+    hint: 'a mount, a disk or a link hangs: look at it; what is stuck in it goes on when it does',
+  });
 }
 
 /** Waits; throws the signal's reason when it aborts first. */
