@@ -17,7 +17,9 @@ import { MemoryStore } from '../fakes/memory-store.ts';
 import { until } from './wait.ts';
 
 /** The one stream of a pair. */
-export const STREAM = 'orders';
+export /** One for all: every encoder starts threads. */
+const encoder = openEncoder();
+const STREAM = 'orders';
 /** Who asks, in an operator's request. */
 export const asker = { by: 'a test', time: '2026-01-01T00:00:00Z' };
 
@@ -57,7 +59,7 @@ export class Pair {
       memory,
       chunk: { maxBytes: 1 << 20, maxDelayMs: 5 },
       pool: openBlockPool({ blockBytes: 1 << 20, maxBytes: 4 << 20 }),
-      encoder: openEncoder(),
+      encoder,
       metrics: metrics.stream(STREAM),
       log,
       config,

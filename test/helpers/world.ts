@@ -21,6 +21,8 @@ import { openFakeSource } from '../fakes/fake-source.ts';
 import { type Fault, FaultyStore, Gate } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
 
+/** One for all: every encoder starts threads. */
+const encoder = openEncoder();
 const STREAM = 'orders';
 
 /**
@@ -59,6 +61,7 @@ export class World {
   readonly #gates: Gate[] = [];
   #info = decodeArchiveFile(archiveFile(1), 'test');
   #chain: Read[] = [];
+  readonly #decoded = new Map<string, Read>();
   #terms = new Map<number, string>();
   #floor: ChainEnd;
   cursor: Cursor | null = null;
@@ -221,7 +224,7 @@ export class World {
       writer,
       chunk: { maxBytes: 400, maxDelayMs: 0 },
       pool: openBlockPool({ blockBytes: 1024, maxBytes: 64 * 1024 }),
-      encoder: openEncoder(),
+      encoder,
       metrics: silentMetrics,
       log,
       trouble: new Trouble({ log, metrics: silentMetrics }),
@@ -305,7 +308,18 @@ export class World {
 
   #readNow(place: ChainEnd): Read | null {
     const key = placeKey(STREAM, place);
-    return this.store.keys(key).includes(key) ? decodeHeader(this.store.peek(key), key) : null;
+    if (!this.#present(key)) return null;
+    const known = this.#decoded.get(key) ?? decodeHeader(this.store.peek(key), key);
+    this.#decoded.set(key, known); // nothing is ever overwritten
+    return known;
+  }
+
+  #present(key: string): boolean {
+    try {
+      return this.store.peek(key).length > 0;
+    } catch {
+      return false;
+    }
   }
 
   #walkTo(target: Read): ChainEnd {
