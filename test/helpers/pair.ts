@@ -17,9 +17,10 @@ import { MemoryStore } from '../fakes/memory-store.ts';
 import { until } from './wait.ts';
 
 /** The one stream of a pair. */
-export /** One for all: every encoder starts threads. */
+/** One for all: every encoder starts threads. */
 const encoder = openEncoder();
-const STREAM = 'orders';
+
+export const STREAM = 'orders';
 /** Who asks, in an operator's request. */
 export const asker = { by: 'a test', time: '2026-01-01T00:00:00Z' };
 
