@@ -16,10 +16,10 @@ import { type MemoryCoordination, MemoryHub } from '../fakes/memory-coordination
 import { MemoryStore } from '../fakes/memory-store.ts';
 import { until } from './wait.ts';
 
-/** The one stream of a pair. */
 /** One for all: every encoder starts threads. */
 const encoder = openEncoder();
 
+/** The one stream of a pair. */
 export const STREAM = 'orders';
 /** Who asks, in an operator's request. */
 export const asker = { by: 'a test', time: '2026-01-01T00:00:00Z' };
