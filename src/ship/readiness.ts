@@ -1,5 +1,5 @@
 import { headOf } from '../archive/head.ts';
-import { pause } from '../archive/retry.ts';
+import { answerOf, pause } from '../archive/retry.ts';
 import { type Archive, findEnd, walkOn } from '../archive/walk.ts';
 import type { Cursor, CursorBoard } from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
@@ -96,16 +96,19 @@ export class Readiness {
 
   async #tryRefresh(signal: AbortSignal): Promise<void> {
     const { trouble, source } = this.#options;
+    const fail = (error: unknown) => {
+      trouble.report('readiness', error);
+      this.#set(this.#end, null);
+    };
     try {
-      const { end, located } = await this.refresh();
+      const { end, located } = await answerOf(this.refresh(), { signal, onSlow: fail });
       trouble.clear('readiness');
       // What ended a reign of this twin comes back at its next one, or is over.
       if (located.allowed) trouble.clear('archive', { quietMs: STEADY_MS });
-      if (end.position !== null) await source.acknowledge(end.position);
+      if (end.position !== null) await answerOf(source.acknowledge(end.position), { signal, onSlow: fail });
     } catch (error) {
       signal.throwIfAborted();
-      trouble.report('readiness', error);
-      this.#set(this.#end, null);
+      fail(error);
     }
   }
 

@@ -1,4 +1,4 @@
-import { pause, within } from '../archive/retry.ts';
+import { answerOf, pause, within } from '../archive/retry.ts';
 import { newClaim, openTerm, sealOpenTerm } from '../archive/takeover.ts';
 import type { Archive } from '../archive/walk.ts';
 import type { BlockPool } from '../codec/blocks.ts';
@@ -117,12 +117,13 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
   const handover = new AbortController();
   const reigning = AbortSignal.any([signal, leadership.signal, handover.signal]);
   const retries = { signal: reigning, onFailure: trouble.reporter('store') };
+  const patience = { signal: reigning, onSlow: trouble.reporter('archive') };
   context.enter('taking-over');
-  let { end } = await readiness.refresh();
+  let { end } = await answerOf(readiness.refresh(), patience);
   for (let claim = firstClaim; ; claim = newClaim()) {
     const writer = { claim, node: context.node, now: () => new Date() };
     end = await sealOpenTerm(archive, end, writer, { ...retries, onObject: alarmAt(context) });
-    const located = await demandAllowed(context, end);
+    const located = await answerOf(demandAllowed(context, end), patience);
     end = await openTerm(archive, end, writer, located, retries);
     for (const part of ['store', 'archive', 'readiness'] as const) trouble.clear(part);
     readiness.moveTo(end);

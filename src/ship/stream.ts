@@ -1,5 +1,5 @@
 import { type Opener, openArchive } from '../archive/identity.ts';
-import { pause, retry } from '../archive/retry.ts';
+import { pause, retry, within } from '../archive/retry.ts';
 import { type Archive, findEnd, readPlace } from '../archive/walk.ts';
 import type { BlockPool } from '../codec/blocks.ts';
 import type { Encoder } from '../codec/encoder.ts';
@@ -7,6 +7,7 @@ import type { ArchiveMemory, Coordination, Role, TwinStream } from '../coordinat
 import type { ChainEnd } from '../core/chain.ts';
 import type { Result } from '../core/header.ts';
 import type { Log } from '../core/log.ts';
+import type { Position } from '../core/position.ts';
 import { ShipmateError, UsageError } from '../errors.ts';
 import type { StreamMetrics } from '../metrics.ts';
 import type { Backlog, LogSource } from '../source/source.ts';
@@ -40,6 +41,7 @@ export interface StreamOptions {
 }
 
 const REMEMBER_MS = 5_000;
+const MEASURE_MS = 1_000;
 
 /** One stream on one twin: opens its archive, keeps its role, and says how it stands. */
 export class StreamShipper {
@@ -50,6 +52,7 @@ export class StreamShipper {
   #settled: ChainEnd | null = null;
   #opened: string | null = null;
   #backlog: Backlog | null = null;
+  #measuring: Promise<Backlog> | null = null;
 
   constructor(options: StreamOptions) {
     this.#options = options;
@@ -107,14 +110,9 @@ export class StreamShipper {
 
   /** What this twin tells the others, measured now; a source that can't be measured has no lag, not none. */
   async state(): Promise<TwinStream> {
-    const { name, metrics, config, log } = this.#options;
+    const { name, metrics, config } = this.#options;
     const end = this.#end();
-    if (this.#readiness) {
-      this.#backlog = await this.#options.source.backlog(end?.position ?? null).catch((error) => {
-        log.debug('the backlog could not be measured', { error });
-        return null;
-      });
-    }
+    if (this.#readiness) this.#backlog = await this.#measure(end?.position ?? null);
     const lagBytes = this.#backlog?.bytes ?? null;
     const lagSeconds = this.#backlog && lagSince(this.#backlog);
     const { ready, result, reason } = this.#standing();
@@ -130,6 +128,18 @@ export class StreamShipper {
   notReady(): string[] {
     if (this.#role === 'starting') return [`stream ${this.name}: ${this.#opened ?? 'starting'}`];
     return this.#trouble.standing().map((line) => `stream ${this.name}: ${line}`);
+  }
+
+  /** Null where it can't be measured, or hangs: the twins must hear of the rest all the same. */
+  async #measure(from: Position | null): Promise<Backlog | null> {
+    const { source, log } = this.#options;
+    this.#measuring ??= source.backlog(from).finally(() => {
+      this.#measuring = null;
+    });
+    return within(MEASURE_MS, this.#measuring).catch((error) => {
+      log.debug('the backlog could not be measured', { error });
+      return null;
+    });
   }
 
   #end(): ChainEnd | null {

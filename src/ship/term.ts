@@ -1,4 +1,4 @@
-import { pause, retry } from '../archive/retry.ts';
+import { pause, retry, within } from '../archive/retry.ts';
 import type { Writer } from '../archive/takeover.ts';
 import type { Archive } from '../archive/walk.ts';
 import type { BlockPool } from '../codec/blocks.ts';
@@ -34,6 +34,9 @@ export interface TermOptions {
   readonly nowMs: () => number;
   readonly onSettled: (end: ChainEnd) => void;
 }
+
+/** How long what a term has under way may take to end: the lease is never held for what hangs. */
+const END_MS = 1_000;
 
 /**
  * One master's unbroken reign, from its opening on: reads the log, cuts chunks, uploads them, and tells the twins and
@@ -80,14 +83,16 @@ export class Term {
     signal.addEventListener('abort', end, { once: true });
     if (signal.aborted) end();
     const inner = this.#ending.signal;
-    const tasks = [this.#ship(inner), this.#saveCursors(inner), this.#acknowledge(inner)];
+    const shipping = this.#ship(inner).finally(() => this.#chunker.drop());
+    const tasks = [shipping, this.#saveCursors(inner), this.#acknowledge(inner)];
     try {
       return await Promise.race([aborted(inner), ...tasks]);
     } finally {
       signal.removeEventListener('abort', end);
       this.#ending.abort(new Error('the term is over'));
-      await Promise.allSettled(tasks);
-      this.#chunker.drop();
+      await within(END_MS, Promise.allSettled(tasks)).catch(() => {
+        this.#options.log.warn('a term is over, but its source or etcd hangs: left behind');
+      });
     }
   }
 

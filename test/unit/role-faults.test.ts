@@ -1,7 +1,10 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { within } from '../../src/archive/retry.ts';
 import type { Coordination } from '../../src/coordination/coordination.ts';
 import { ShipmateError } from '../../src/errors.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
+import { FaultyStore } from '../fakes/faulty-store.ts';
 import type { MemoryCoordination } from '../fakes/memory-coordination.ts';
 import { asker, Pair, STREAM } from '../helpers/pair.ts';
 import { until } from '../helpers/wait.ts';
@@ -16,6 +19,9 @@ function newPair(): Pair {
   pairs.push(pair);
   return pair;
 }
+
+/** To end a broken test, not to measure. */
+const STOP_MS = 10_000;
 
 /** What a daemon takes for the state directory's or etcd's failure. */
 const failed = () => new ShipmateError('broken for a moment', { code: 'BROKEN', verdict: 'retry' });
@@ -105,5 +111,69 @@ describe('what fails beside the archive', () => {
     await pair.hasRole('a', 'master');
     await pair.shipped();
     expect(a.shipper.notReady()).toEqual([]);
+  });
+});
+
+describe('what never answers', () => {
+  const isRead = (operation: string) => operation !== 'create' && operation !== 'list';
+
+  test('a standby whose store hangs stops when it is told to', async () => {
+    const pair = newPair();
+    pair.log.append();
+    pair.start('a');
+    await pair.hasRole('a', 'master');
+    const store = new FaultyStore(pair.store);
+    const b = pair.start('b', { store });
+    await pair.isReady('b');
+    store.faults = (operation) => (isRead(operation) ? { kind: 'lost' } : undefined);
+    await delay(1_500);
+    await within(STOP_MS, b.stop());
+  });
+
+  test('a twin whose store hangs while it takes over gives the stream up when it is told to', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const a = pair.start('a');
+    await pair.hasRole('a', 'master');
+    const store = new FaultyStore(pair.store);
+    const b = pair.start('b', { store });
+    await pair.isReady('b');
+    store.faults = (operation) => (isRead(operation) ? { kind: 'lost' } : undefined);
+    await a.stop();
+    await pair.hasRole('b', 'taking-over');
+    pair.start('c');
+    await pair.isReady('c');
+    await within(STOP_MS, b.stop());
+    await pair.hasRole('c', 'master');
+  });
+
+  test('a master whose source hangs gives the stream up when it is told to', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const source = openFakeSource(pair.log);
+    let hangs = false;
+    const never = new Promise<never>(() => {});
+    const a = pair.start('a', {
+      source: {
+        ...source,
+        async *read(from, signal) {
+          for await (const slice of source.read(from, signal)) {
+            yield slice;
+            if (hangs) await never;
+          }
+        },
+        acknowledge: async (upTo) => (hangs ? never : source.acknowledge(upTo)),
+        backlog: async (from) => (hangs ? never : source.backlog(from)),
+      },
+    });
+    await pair.hasRole('a', 'master');
+    await pair.shipped();
+    pair.start('b');
+    await pair.isReady('b');
+    hangs = true;
+    pair.log.append();
+    await pair.shipped();
+    await within(STOP_MS, a.stop());
+    await pair.hasRole('b', 'master');
   });
 });
