@@ -2,7 +2,7 @@ import type { Hole } from '../archive/reader.ts';
 import type { Archive } from '../archive/walk.ts';
 import { placeText } from '../core/keys.ts';
 import { cutRun, type Run, runBytes, runEnd, runStart, type Segment, stretchesOf } from '../core/ranges.ts';
-import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
+import { ArchiveNotWhole, ShipmateError, UsageError } from '../errors.ts';
 import type { LogFormat, Until } from '../source/source.ts';
 import type { ChunkReader } from './chunks.ts';
 import { locate } from './locate.ts';
@@ -55,6 +55,9 @@ export async function planRestore(options: PlanOptions): Promise<RestorePlan> {
   const index = afterGap ? stretches.length - 1 : 0;
   const stretch = stretches[index];
   if (stretch === undefined) throw nothingShipped(archive, hole);
+  if (afterGap && index === 0) {
+    throw new UsageError(`the archive of stream ${archive.info.stream} has no gap`, 'leave --after-gap out');
+  }
   demandWholeStart(archive, stretch);
   demandNotBefore(options, stretch);
 

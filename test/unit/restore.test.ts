@@ -162,6 +162,11 @@ describe('restoring everything', () => {
     expect(await files()).toEqual(atPlanning);
   });
 
+  test('what follows a gap is not asked for where there is none', async () => {
+    await ship();
+    await expect(plan({ afterGap: true })).rejects.toBeInstanceOf(UsageError);
+  });
+
   test('an archive without a byte is told from an empty log', async () => {
     await expect(plan()).rejects.toMatchObject({ code: 'NOTHING_SHIPPED' });
   });
