@@ -24,8 +24,8 @@ export async function theTwins({ screen, cluster }: Stage): Promise<void> {
   screen.act(1, 'Two twins, one master');
   const { master, standby } = await cluster.ready();
   screen.say(
-    `Both daemons watch the same binlogs. ${master.node} was elected master and ships what the database writes, a few ` +
-      `times a second; ${standby.node} ships nothing. It follows the cursor, the last GTID that is safe in the archive, and ` +
+    `Both daemons watch the same binlogs. ${master.node} was elected master and ships what the database writes as it ` +
+      `is written; ${standby.node} ships nothing. It follows the cursor, the last GTID that is safe in the archive, and ` +
       'works out all the time whether it could go on from exactly there.',
   );
   await delay(7_000);
@@ -181,10 +181,10 @@ function tell(screen: Screen, holds: boolean, text: string): void {
 export async function theVerdict({ screen, cluster, load }: Stage, right: boolean): Promise<void> {
   const terms = (await cluster.chain.reigns()).length;
   const summary = `${count(load.commits)} commits, ${terms} terms, one master killed, one frozen and fenced, one handover`;
+  const paint = (colour: 'green' | 'red', text: string) =>
+    text.replace(/\S+/g, (word) => screen.paint(['bold', colour], word));
   screen.lines('');
-  if (right)
-    screen.good(screen.paint(['bold', 'green'], `${summary}: nothing lost, nothing forked, nothing invented.`));
-  else
-    screen.bad(screen.paint(['bold', 'red'], `${summary}: and the archive is not right. Please report what is above.`));
+  if (right) screen.good(paint('green', `${summary}: nothing lost, nothing forked, nothing invented.`));
+  else screen.bad(paint('red', `${summary}: and the archive is not right. Please report what is above.`));
   screen.lines('');
 }

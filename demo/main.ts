@@ -12,14 +12,16 @@ const COMMITS_PER_SECOND = 200;
 
 const screen = new Screen();
 const keep = process.argv.includes('--keep');
-const interrupted = new Promise<'interrupted'>((resolve) => {
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => resolve('interrupted'));
+const interrupted = new Promise<void>((resolve) => {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => resolve());
 });
 /** What was started is ended in reverse order, however the demo ends. */
-const endings: (() => Promise<void> | void)[] = [];
+const endings: (() => Promise<void>)[] = [];
 
-/** Returns whether the archive was right. */
-async function play(): Promise<boolean> {
+/** Whether the archive was right; null until the proof was made. */
+let right: boolean | null = null;
+
+async function play(): Promise<void> {
   const beganMs = performance.now();
   screen.lines(
     '',
@@ -39,20 +41,20 @@ async function play(): Promise<boolean> {
   await introduce(cluster, performance.now() - beganMs);
 
   const live = showLive(screen, cluster, () => load);
-  endings.push(() => live.stop());
+  endings.push(async () => live.stop());
   const stage = { screen, cluster, load, ttlSeconds: TTL_SECONDS };
   await theTwins(stage);
   await theMasterDies(stage);
   await theMasterFreezes(stage);
   await theGoodbye(stage);
-  const right = await theProof(stage, replica);
+  right = await theProof(stage, replica);
   await theVerdict(stage, right);
   if (keep) {
+    live.stop();
     load = await startLoad(cluster.server, { commitsPerSecond: COMMITS_PER_SECOND, seed: 2 });
     tellHowToUseIt(cluster);
     await interrupted;
   }
-  return right;
 }
 
 async function introduce({ server, etcd, storePath, daemons, dir }: Cluster, tookMs: number): Promise<void> {
@@ -69,31 +71,33 @@ async function introduce({ server, etcd, storePath, daemons, dir }: Cluster, too
 }
 
 function tellHowToUseIt({ server, daemons, etcd, storePath }: Cluster): void {
-  const config = daemons[0]?.configFile;
+  const [first, second] = daemons;
   screen.lines(
     '   It keeps running, under load. In another terminal:',
     '',
-    ...daemons.map(({ node, url }) => `     ${url}/   status page of ${node} (also /metrics, /readyz, /api/v1/status)`),
-    `     bin/shipmate status --watch -c ${config}`,
-    `     bin/shipmate handover ${STREAM} -c ${config}`,
-    `     bin/shipmate ls -c ${config}`,
-    `     bin/shipmate restore ${STREAM} --to DIR -c ${config}`,
-    ...daemons.map(({ node, pid }) => `     kill -9 ${pid}   (${node})`),
-    `     mariadb --no-defaults -uroot -S ${server.socket}`,
-    `     ETCDCTL_API=3 etcdctl --endpoints ${etcd.endpoints[0]} get --prefix /shipmate`,
-    `     ls -R ${storePath}`,
+    `     export SHIPMATE_CONFIG=${first?.configFile}`,
+    '     bin/shipmate status --watch',
+    `     bin/shipmate handover ${STREAM}`,
+    `     bin/shipmate ls; bin/shipmate verify --deep`,
+    `     bin/shipmate restore ${STREAM} --to /tmp/restored`,
+    `     kill -9 ${second?.pid}      # ${second?.node}; bin/shipmate run -c FILE starts it again`,
+    '',
+    ...daemons.map(({ node, url }) => `     ${node}    ${url}/  (status page; /metrics, /readyz)`),
+    `     etcd    ${etcd.endpoints[0]}`,
+    `     MariaDB mariadb --no-defaults -uroot -S ${server.socket}`,
+    `     store   ${storePath}`,
     '',
     '   Ctrl-C ends all of it and removes its files.',
     '',
   );
 }
 
-const playing = play().catch((error: unknown) => {
-  // After Ctrl-C everything ends at once, and each act that waits for something fails.
-  return error instanceof Error ? error : new Error(messageOf(error));
-});
-const outcome = await Promise.race([playing, interrupted]);
-for (const end of endings.reverse()) await end();
-if (outcome instanceof Error) process.stderr.write(`\nThe demo broke off: ${outcome.message}\n`);
-else if (outcome !== 'interrupted' || keep) screen.lines('   Everything was ended and removed.', '');
-process.exit(outcome === true || (outcome === 'interrupted' && keep) ? 0 : outcome === 'interrupted' ? 130 : 1);
+// After Ctrl-C everything ends at once, and whatever an act waits for fails: that is no news then.
+const failure = await Promise.race([play(), interrupted]).then(
+  () => null,
+  (error: unknown) => error,
+);
+for (const end of endings.reverse()) await end().catch(() => {}); // what did not start has been told already
+if (failure) process.stderr.write(`\nThe demo broke off: ${messageOf(failure)}\n`);
+screen.lines(`   Everything was ended and removed.${keep ? '' : ' To play with it: npm run demo -- --keep'}`, '');
+process.exit(right ? 0 : right === null && !failure ? 130 : 1);

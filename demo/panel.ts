@@ -63,12 +63,9 @@ function panel(screen: Screen, { cluster, status, rate, objects }: Seen): string
       const { role, note } = stateOf(daemon, status);
       return row(daemon.node, screen.paint(COLOURS[role] ?? 'white', role.padEnd(12)), dim(note));
     }),
-    row(
-      'archive',
-      `term ${status?.term ?? '-'}`.padEnd(12),
-      cursor ? `${cursor.segment}:${cursor.offset}   GTID ${cursor.id}   ` : '',
-      `lag ${lagText({ lagBytes: status?.lagBytes ?? null })}   ${dim(`${objects} objects`)}`,
-    ),
+    row('archive', `term ${status?.term ?? '-'}`.padEnd(12), dim(`${objects} objects`)),
+    row('cursor', cursor ? `${cursor.id.padEnd(12)}${dim(`${cursor.segment}:${cursor.offset}`)}` : '-'),
+    row('lag', lagText({ lagBytes: status?.lagBytes ?? null, lagSeconds: status?.lagSeconds ?? null })),
   ];
 }
 

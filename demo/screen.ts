@@ -1,4 +1,4 @@
-import { styleText } from 'node:util';
+import { stripVTControlCharacters, styleText } from 'node:util';
 
 type Format = Parameters<typeof styleText>[0];
 
@@ -34,27 +34,26 @@ export class Screen {
   }
 
   say(text: string): void {
-    this.#print(wrap(text, this.#width - 3).map((line) => `   ${line}`));
+    this.#paragraph('', text);
   }
 
   /** Something that happened just now. */
   event(text: string): void {
-    this.#print([`   ${this.paint('yellow', '▸')} ${text}`]);
+    this.#paragraph(`${this.paint('yellow', '▸')} `, text);
   }
 
   good(text: string): void {
-    this.#print([`   ${this.paint(['bold', 'green'], '✔')} ${text}`]);
+    this.#paragraph(`${this.paint(['bold', 'green'], '✔')} `, text);
   }
 
   bad(text: string): void {
-    this.#print([`   ${this.paint(['bold', 'red'], '✘')} ${text}`]);
+    this.#paragraph(`${this.paint(['bold', 'red'], '✘')} `, text);
   }
 
   /** What an act has shown, in one sentence. */
   lesson(text: string): void {
-    const [first = '', ...rest] = wrap(text, this.#width - 12);
-    const lines = [`${this.paint('bold', 'Lesson')}  ${first}`, ...rest.map((line) => `        ${line}`)];
-    this.#print(['', ...lines.map((line) => `   ${line}`)]);
+    this.#print(['']);
+    this.#paragraph(`${this.paint(['bold', 'yellow'], 'Lesson')}  `, text);
   }
 
   /** Lines as they are. */
@@ -65,7 +64,22 @@ export class Screen {
   /** Replaces the panel; an empty one goes away. Nothing where there is no terminal. */
   panel(lines: readonly string[]): void {
     if (!this.live) return;
-    this.#redraw([], lines);
+    // A line that the terminal wraps would take two, and the next redraw would miss one.
+    const columns = (this.#out.columns || 100) - 1;
+    this.#redraw(
+      [],
+      lines.map((line) => (lengthOf(line) > columns ? stripVTControlCharacters(line).slice(0, columns) : line)),
+    );
+  }
+
+  /** Text wrapped beside its mark. */
+  #paragraph(mark: string, text: string): void {
+    const indent = MARGIN + lengthOf(mark);
+    const width = this.#width - indent;
+    const lines = lengthOf(text) > width ? wrap(text, width) : [text];
+    this.#print(
+      lines.map((line, n) => (n === 0 ? `${' '.repeat(MARGIN)}${mark}${line}` : `${' '.repeat(indent)}${line}`)),
+    );
   }
 
   #print(lines: readonly string[]): void {
@@ -82,11 +96,16 @@ export class Screen {
   }
 }
 
+const MARGIN = 3;
+
+/** Without what only colours it. */
+const lengthOf = (text: string) => stripVTControlCharacters(text).length;
+
 function wrap(text: string, width: number): string[] {
   const lines: string[] = [];
   let line = '';
   for (const word of text.split(/\s+/)) {
-    if (line !== '' && line.length + 1 + word.length > width) {
+    if (line !== '' && lengthOf(line) + 1 + lengthOf(word) > width) {
       lines.push(line);
       line = word;
     } else {

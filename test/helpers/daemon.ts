@@ -62,6 +62,7 @@ export class Daemon {
   #exited: Promise<Exit> | null = null;
   #frozen = false;
   #toldToEnd = false;
+  #bornAt = 0;
 
   constructor(options: { node: string; configFile: string; url: string; faultsFile: string | undefined }) {
     this.node = options.node;
@@ -86,6 +87,7 @@ export class Daemon {
     this.#child = child;
     this.#frozen = false;
     this.#toldToEnd = false;
+    this.#bornAt = this.mark();
     this.#exited = this.#follow(child);
     await once(child, 'spawn');
   }
@@ -100,7 +102,8 @@ export class Daemon {
 
   /** As it last said itself. */
   get role(): string {
-    return this.lines.findLast(({ message }) => message.startsWith('role: '))?.message.slice(6) ?? 'starting';
+    const said = this.lines.slice(this.#bornAt).findLast(({ message }) => message.startsWith('role: '));
+    return said?.message.slice('role: '.length) ?? 'starting';
   }
 
   get pid(): number {
