@@ -119,11 +119,13 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
   const retries = { signal: reigning, onFailure: trouble.reporter('store') };
   const patience = { signal: reigning, onSlow: trouble.reporter('archive') };
   context.enter('taking-over');
-  let { end } = await answerOf(readiness.refresh(), patience);
+  const seen = await answerOf(readiness.refresh(), patience);
+  demandAllowed(context, seen.end, seen.located); // or else an owner that etcd does not reach is deposed for nothing
+  let { end } = seen;
   for (let claim = firstClaim; ; claim = newClaim()) {
     const writer = { claim, node: context.node, now: () => new Date() };
     end = await sealOpenTerm(archive, end, writer, { ...retries, onObject: alarmAt(context) });
-    const located = await answerOf(demandAllowed(context, end), patience);
+    const located = demandAllowed(context, end, await answerOf(readiness.locate(end), patience));
     end = await openTerm(archive, end, writer, located, retries);
     for (const part of ['store', 'archive', 'readiness'] as const) trouble.clear(part);
     readiness.moveTo(end);
@@ -152,9 +154,8 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
   }
 }
 
-/** Where the log goes on, and whether this twin may go on there; what an operator accepted is written down with it. */
-async function demandAllowed({ readiness, desk, archive }: RoleContext, end: ChainEnd): Promise<Located> {
-  const located = await readiness.locate(end);
+/** Whether this twin may go on there, alone or because an operator accepted it: then that is written down with it. */
+function demandAllowed({ desk, archive }: RoleContext, end: ChainEnd, located: Located): Located {
   if (located.allowed) return located;
   if (desk.accepts(located, end)) return { ...located, evidence: { ...located.evidence, accepted: desk.acceptance } };
   throw new ShipmateError(`stream ${archive.info.stream}: ${located.result}: ${located.reason}`, {

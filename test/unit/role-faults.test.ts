@@ -3,6 +3,7 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import { within } from '../../src/archive/retry.ts';
 import type { Coordination } from '../../src/coordination/coordination.ts';
 import { ShipmateError } from '../../src/errors.ts';
+import { FakeLog } from '../fakes/fake-log.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
 import type { MemoryCoordination } from '../fakes/memory-coordination.ts';
@@ -175,5 +176,35 @@ describe('what never answers', () => {
     await pair.shipped();
     await within(STOP_MS, a.stop());
     await pair.hasRole('b', 'master');
+  });
+});
+
+describe('taking over', () => {
+  test('rule 11: who is elected, but finds that it can not go on, seals nothing', async () => {
+    const pair = newPair();
+    const log = new FakeLog();
+    for (const one of [pair.log, log]) one.append();
+    const a = pair.start('a');
+    await pair.hasRole('a', 'master');
+    await pair.shipped();
+    const source = openFakeSource(pair.log);
+    let hasIt = true;
+    pair.start('b', {
+      source: {
+        ...source,
+        locate: async (head) =>
+          hasIt ? source.locate(head) : { result: 'behind', at: null, allowed: false, reason: 'a test', evidence: {} },
+      },
+    });
+    await pair.isReady('b');
+    // `a` is cut off and ships on; `b` is elected in the moment in which it no longer could go on.
+    hasIt = false;
+    a.client.cutOff();
+    pair.hub.expire('a');
+    await until('b has given up', async () => (await pair.twin('b'))?.reason.startsWith('behind'), { withinMs: 5_000 });
+    pair.log.append();
+    await pair.shipped();
+    expect(await pair.openings()).toEqual(['a: start']);
+    expect((await pair.chain()).filter(({ header }) => header.kind === 'seal')).toEqual([]);
   });
 });
