@@ -1,0 +1,107 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Connection } from 'mariadb';
+import { Cluster } from '../helpers/cluster.ts';
+import type { Mariadb } from '../helpers/mariadb.ts';
+import { type CursorWatch, watchCursor } from './cursors.ts';
+import { percentile, type Report, round } from './figures.ts';
+
+export interface LatencyOptions {
+  readonly seconds?: number;
+  readonly commitsPerSecond?: number;
+}
+
+const AIM_MS = { p50: 40, p99: 150 };
+const WARM_UP_SECONDS = 3;
+const CONNECTIONS = 8;
+const SERVER_ARGS = [
+  // What a server does by default, but for the files' size: some rotations are part of what is measured.
+  ...['--sync-binlog=0', '--innodb-flush-log-at-trx-commit=1', '--max-binlog-size=4M'],
+];
+
+/** A transaction whose COMMIT has returned. */
+interface Commit {
+  /** Of its GTID. */
+  readonly sequence: number;
+  readonly atMs: number;
+  readonly tookMs: number;
+}
+
+/** From a COMMIT's return to the moment when a twin hears that the transaction is durable in the archive. */
+export async function benchLatency({ seconds = 30, commitsPerSecond = 200 }: LatencyOptions = {}): Promise<Report> {
+  const cluster = await Cluster.start({ mariadbArgs: SERVER_ARGS, daemon: { chunk: { maxDelay: '20ms' } } });
+  let cursors: CursorWatch | null = null;
+  try {
+    await cluster.ready();
+    cursors = await watchCursor(cluster.etcd.endpoints);
+    const rate = { commitsPerSecond };
+    await commit(cluster.server, { ...rate, seconds: WARM_UP_SECONDS });
+    const commits = await commit(cluster.server, { ...rate, seconds });
+    const last = Math.max(...commits.map(({ sequence }) => sequence));
+    await cursors.first('the last commit is shipped', ({ position }) => sequenceOf(position?.id) >= last);
+    await cluster.verify();
+    return report(commits, latencies(commits, cursors), { seconds, commitsPerSecond });
+  } finally {
+    await cursors?.close();
+    await cluster.stop();
+  }
+}
+
+/** Commits at a steady pace, whatever each takes. */
+async function commit(server: Mariadb, { seconds, commitsPerSecond }: Required<LatencyOptions>): Promise<Commit[]> {
+  await server.query('CREATE DATABASE IF NOT EXISTS shop');
+  await server.query(
+    'CREATE TABLE IF NOT EXISTS shop.beats (id BIGINT PRIMARY KEY AUTO_INCREMENT, note TEXT NOT NULL)',
+  );
+  const connections = await Promise.all(Array.from({ length: CONNECTIONS }, () => server.connect()));
+  const commits: Promise<Commit>[] = [];
+  const beganMs = performance.now();
+  for (let n = 0; n < seconds * commitsPerSecond; n++) {
+    await delay(Math.max(0, beganMs + (n * 1_000) / commitsPerSecond - performance.now()));
+    commits.push(commitOne(connections[n % CONNECTIONS]!, n));
+  }
+  const done = await Promise.all(commits);
+  await Promise.all(connections.map((connection) => connection.end()));
+  return done;
+}
+
+async function commitOne(connection: Connection, n: number): Promise<Commit> {
+  const beganMs = performance.now();
+  const committed = connection.query('INSERT INTO shop.beats (note) VALUES (?)', [`${n} `.repeat(40)]);
+  const asked = connection.query('SELECT @@last_gtid AS gtid');
+  await committed;
+  const atMs = performance.now();
+  const [{ gtid }] = await asked;
+  return { sequence: sequenceOf(gtid), atMs, tookMs: atMs - beganMs };
+}
+
+/** The server writes one replication domain only: `0-1-345`. */
+const sequenceOf = (gtid: string | undefined) => Number(gtid?.split('-')[2] ?? 0);
+
+function latencies(commits: readonly Commit[], { heard }: CursorWatch): number[] {
+  return commits.map(({ sequence, atMs }) => {
+    const covering = heard.find(({ cursor }) => sequenceOf(cursor.position?.id) >= sequence)!;
+    return covering.atMs - atMs;
+  });
+}
+
+function report(commits: readonly Commit[], latenciesMs: readonly number[], pace: Required<LatencyOptions>): Report {
+  const { seconds, commitsPerSecond } = pace;
+  const ms = {
+    p50: round(percentile(latenciesMs, 50), 1),
+    p99: round(percentile(latenciesMs, 99), 1),
+    max: round(Math.max(...latenciesMs), 1),
+  };
+  const tookMs = commits.map((one) => one.tookMs);
+  const commitMs = { p50: round(percentile(tookMs, 50), 1), p99: round(percentile(tookMs, 99), 1) };
+  return {
+    title: `From COMMIT to durable, ${commitsPerSecond} commits/s for ${seconds} s, maxDelay 20ms, two daemons, etcd, file store`,
+    figures: [
+      { what: 'p50', value: ms.p50, unit: 'ms', atMost: AIM_MS.p50 },
+      { what: 'p99', value: ms.p99, unit: 'ms', atMost: AIM_MS.p99 },
+      { what: 'longest', value: ms.max, unit: 'ms' },
+      { what: 'the commits themselves, p50', value: commitMs.p50, unit: 'ms' },
+      { what: 'the commits themselves, p99', value: commitMs.p99, unit: 'ms' },
+    ],
+    data: { seconds, commitsPerSecond, commits: commits.length, latencyMs: ms, commitMs },
+  };
+}

@@ -1,0 +1,89 @@
+import { writeFile } from 'node:fs/promises';
+import { parseArgs } from 'node:util';
+import { benchBacklog } from './backlog.ts';
+import { type Report, round, table } from './figures.ts';
+import { benchLatency } from './latency.ts';
+import { describeMachine } from './machine.ts';
+import { benchTakeover } from './takeover.ts';
+
+const USAGE = `npm run bench -- [latency | backlog | takeover | all] [options]
+
+latency    from COMMIT to durable in the archive, at a steady pace of commits
+backlog    a daemon that starts on 2 GiB of binlogs, against the zstd program
+takeover   after SIGKILL, SIGTERM and handover
+
+  --seconds N     how long latency is measured (default 30)
+  --rounds N      take-overs of each kind (default 7)
+  --mib N         the backlog's size (default 2048)
+  --runs N        of the backlog, alternating with zstd (default 5)
+  --binlogs DIR   keep the backlog's binlogs there, and use them again
+  --json FILE     write all figures there as well
+
+Everything runs on this machine's loopback and in temporary folders below $TMPDIR, which must be on a disk: what is
+measured is mostly how long it takes to make bytes durable. Nothing else should run meanwhile.
+`;
+
+const BENCHES = ['latency', 'backlog', 'takeover'] as const;
+type Bench = (typeof BENCHES)[number];
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    seconds: { type: 'string' },
+    rounds: { type: 'string' },
+    mib: { type: 'string' },
+    runs: { type: 'string' },
+    binlogs: { type: 'string' },
+    json: { type: 'string' },
+    help: { type: 'boolean' },
+  },
+});
+
+function run(bench: Bench): Promise<Report> {
+  switch (bench) {
+    case 'latency':
+      return benchLatency(given({ seconds: values.seconds }));
+    case 'backlog':
+      return benchBacklog({
+        ...given({ mib: values.mib, runs: values.runs }),
+        ...(values.binlogs !== undefined && { binlogs: values.binlogs }),
+      });
+    case 'takeover':
+      return benchTakeover(given({ rounds: values.rounds }));
+  }
+}
+
+/** The numbers that were given. */
+function given(options: Record<string, string | undefined>): Record<string, number> {
+  const named = Object.entries(options).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  return Object.fromEntries(named.map(([name, text]) => [name, positive(name, text)]));
+}
+
+function positive(name: string, text: string): number {
+  const value = Number(text);
+  if (!(value > 0)) throw new Error(`--${name} must be a number above 0, not "${text}"`);
+  return value;
+}
+
+const asked = positionals.length === 0 ? ['all'] : positionals;
+const wanted = asked.includes('all') ? BENCHES : BENCHES.filter((bench) => asked.includes(bench));
+if (values.help || asked.some((name) => name !== 'all' && !BENCHES.some((bench) => bench === name))) {
+  process.stdout.write(USAGE);
+  process.exit(values.help ? 0 : 2);
+}
+
+const machine = await describeMachine();
+process.stdout.write(
+  `${machine.cpu}, ${round(machine.memoryMib / 1024, 0)} GiB, ${machine.system}, Node ${machine.node}, ` +
+    `load ${machine.load}, fsync ${machine.fsyncMs} ms\n`,
+);
+const results: Record<string, unknown> = {};
+for (const bench of wanted) {
+  const report = await run(bench);
+  process.stdout.write(`\n${table(report)}\n`);
+  results[bench] = report.data;
+}
+if (values.json !== undefined) {
+  const time = new Date().toISOString();
+  await writeFile(values.json, `${JSON.stringify({ time, machine, ...results }, null, 2)}\n`);
+}
