@@ -122,6 +122,7 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
   const seen = await answerOf(readiness.refresh(), patience);
   demandAllowed(context, seen.end, seen.located); // or else an owner that etcd does not reach is deposed for nothing
   let { end } = seen;
+  let brokenOff = 0;
   for (let claim = firstClaim; ; claim = newClaim()) {
     const writer = { claim, node: context.node, now: () => new Date() };
     end = await sealOpenTerm(archive, end, writer, { ...retries, onObject: alarmAt(context) });
@@ -151,6 +152,10 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
     if (!(ending instanceof Discontinuity)) throw ending;
     log.warn(`the log does not go on: ${ending.message}`, { hint: ending.hint });
     context.enter('taking-over');
+    brokenOff = end.slot > 1 ? 0 : brokenOff + 1;
+    if (brokenOff === 0) continue;
+    trouble.report('source', ending);
+    await pause(backoffMs(brokenOff), reigning); // a term costs two objects, also one that ships nothing
   }
 }
 

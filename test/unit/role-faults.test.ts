@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { within } from '../../src/archive/retry.ts';
 import type { Coordination } from '../../src/coordination/coordination.ts';
-import { ShipmateError } from '../../src/errors.ts';
+import { Discontinuity, ShipmateError } from '../../src/errors.ts';
 import { FakeLog } from '../fakes/fake-log.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
@@ -206,5 +206,22 @@ describe('taking over', () => {
     await pair.shipped();
     expect(await pair.openings()).toEqual(['a: start']);
     expect((await pair.chain()).filter(({ header }) => header.kind === 'seal')).toEqual([]);
+  });
+
+  test('a log that breaks off again and again makes terms slowly', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const source = openFakeSource(pair.log);
+    pair.start('a', {
+      source: {
+        ...source,
+        read: () => ({
+          [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(new Discontinuity('broken off')) }),
+        }),
+      },
+    });
+    await until('the first term is open', async () => (await pair.openings()).length > 0);
+    await delay(2_000);
+    expect((await pair.openings()).length).toBeLessThan(20);
   });
 });
