@@ -19,11 +19,13 @@ export interface DeskOptions {
   readonly cursors: CursorBoard;
   readonly twins: TwinBoard;
   readonly log: Log;
+  /** The archive's end as this twin knows it. */
+  readonly end: () => ChainEnd | null;
   /** Told whenever a decision arrived that the role loop must look at. */
   readonly onDecision: () => void;
 }
 
-/** How long the other standbys stand back, so that the node that was asked for is elected. */
+/** How long all but the node that is to take over stand back, the former master too, so that it is elected. */
 const STAND_BACK_MS = 5_000;
 
 /** Why a master leaves when it is asked to. */
@@ -51,7 +53,8 @@ export class Desk {
   readonly #options: DeskOptions;
   #leave: ((reason: HandedOver) => void) | null = null;
   #accepted: Acceptance | null = null;
-  #standBackUntilMs = 0;
+  /** Until when, unless the term that was open then is over before. */
+  #standsBack: { readonly untilMs: number; readonly term: number | undefined } | null = null;
 
   constructor(options: DeskOptions) {
     this.#options = options;
@@ -85,7 +88,9 @@ export class Desk {
 
   /** Whether another node was asked for just now. */
   get standsBack(): boolean {
-    return performance.now() < this.#standBackUntilMs;
+    if (this.#standsBack === null) return false;
+    const { untilMs, term } = this.#standsBack;
+    return performance.now() < untilMs && this.#options.end()?.term === term;
   }
 
   /** Whether an operator accepted this result at this very end of the log. */
@@ -142,22 +147,37 @@ export class Desk {
   }
 
   async #handOver(pending: PendingRequest): Promise<void> {
-    const { stream, node, twins, onDecision } = this.#options;
+    const { node, onDecision } = this.#options;
     const { to } = pending.request;
     if (this.#leave === null) {
-      if (to !== undefined && to !== node) {
-        this.#standBackUntilMs = performance.now() + STAND_BACK_MS;
-        onDecision();
-      }
-      return;
+      if (to === undefined || to === node) return;
+      this.#standBack();
+      return onDecision();
     }
     if (to === node) return this.answer(pending, true, `${node} is the master already`);
+    const refusal = await this.#nobodyReady(to);
+    return refusal === null ? this.#leaveFor(pending) : this.answer(pending, false, refusal);
+  }
+
+  /** Why no twin, or not the one that was asked for, could take over; null where one could. */
+  async #nobodyReady(to: string | undefined): Promise<string | null> {
+    const { stream, node, twins } = this.#options;
     const others = (await twins.read()).filter((twin) => twin.node !== node && (to === undefined || twin.node === to));
     const states = others.flatMap((twin) =>
       twin.streams.filter(({ name }) => name === stream).map((state) => ({ node: twin.node, ...state })),
     );
-    if (states.some(({ ready }) => ready)) return this.#leave(new HandedOver(pending));
+    if (states.some(({ ready }) => ready)) return null;
     const reasons = states.map((state) => `${state.node}: ${state.reason}`).join('; ');
-    return this.answer(pending, false, `no ${to ?? 'other twin'} is ready to take over${reasons && ` (${reasons})`}`);
+    return `no ${to ?? 'other twin'} is ready to take over${reasons && ` (${reasons})`}`;
+  }
+
+  async #leaveFor(pending: PendingRequest): Promise<void> {
+    if (this.#leave === null) return this.answer(pending, false, `${this.#options.node} is not the master any more`);
+    this.#standBack();
+    this.#leave(new HandedOver(pending));
+  }
+
+  #standBack(): void {
+    this.#standsBack = { untilMs: performance.now() + STAND_BACK_MS, term: this.#options.end()?.term };
   }
 }

@@ -76,6 +76,7 @@ export class StreamShipper {
       cursors: coordination.cursors,
       twins: coordination.twins,
       log,
+      end: () => readiness.end,
       onDecision: () => readiness.reconsider(),
     });
     const readiness = new Readiness({

@@ -22,7 +22,7 @@ function newPair(): Pair {
 }
 
 /** To end a broken test, not to measure. */
-const STOP_MS = 10_000;
+const BOUND_MS = 10_000;
 
 /** What a daemon takes for the state directory's or etcd's failure. */
 const failed = () => new ShipmateError('broken for a moment', { code: 'BROKEN', verdict: 'retry' });
@@ -128,7 +128,7 @@ describe('what never answers', () => {
     await pair.isReady('b');
     store.faults = (operation) => (isRead(operation) ? { kind: 'lost' } : undefined);
     await delay(1_500);
-    await within(STOP_MS, b.stop());
+    await within(BOUND_MS, b.stop());
   });
 
   test('a twin whose store hangs while it takes over gives the stream up when it is told to', async () => {
@@ -144,7 +144,7 @@ describe('what never answers', () => {
     await pair.hasRole('b', 'taking-over');
     pair.start('c');
     await pair.isReady('c');
-    await within(STOP_MS, b.stop());
+    await within(BOUND_MS, b.stop());
     await pair.hasRole('c', 'master');
   });
 
@@ -174,7 +174,7 @@ describe('what never answers', () => {
     hangs = true;
     pair.log.append();
     await pair.shipped();
-    await within(STOP_MS, a.stop());
+    await within(BOUND_MS, a.stop());
     await pair.hasRole('b', 'master');
   });
 });
@@ -223,5 +223,21 @@ describe('taking over', () => {
     await until('the first term is open', async () => (await pair.openings()).length > 0);
     await delay(2_000);
     expect((await pair.openings()).length).toBeLessThan(20);
+  });
+});
+
+describe('on request', () => {
+  test('a stream that is handed over goes to the twin, though that joins the queue a moment later', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const a = pair.start('a');
+    await pair.hasRole('a', 'master');
+    const b = pair.hub.client('b');
+    const stream = { name: STREAM, role: 'standby', ready: true, reason: '', lagBytes: 0, lagSeconds: 0 } as const;
+    const twin = { node: 'b', version: 'test', format: 1, time: asker.time };
+    await b.twins.publish({ ...twin, streams: [{ ...stream, config: 'same' }] });
+    expect(await a.client.requests.ask(STREAM, { kind: 'handover', ...asker }, 5_000)).toMatchObject({ ok: true });
+    await delay(200);
+    await within(BOUND_MS, b.elector(STREAM).campaign(new AbortController().signal));
   });
 });
