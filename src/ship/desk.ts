@@ -41,7 +41,7 @@ export class HandedOver extends Error {
 interface Acceptance {
   readonly pending: PendingRequest;
   readonly untilMs: number;
-  /** Where the archive ended when it was accepted; where etcd had no cursor, what is seen first. */
+  /** Where the archive ended when it was accepted (in etcd an older cursor may stand); not known then: what is seen first. */
   end: Position | null;
 }
 
@@ -140,7 +140,7 @@ export class Desk {
         await this.answer(pending, false, 'the archive has moved on since: look again');
       } else {
         const untilMs = performance.now() + ACCEPTED_MS;
-        this.#accepted = { pending, untilMs, end: head?.position ?? null };
+        this.#accepted = { pending, untilMs, end: this.#options.end()?.position ?? null };
         this.#options.onDecision();
       }
     }

@@ -240,4 +240,26 @@ describe('on request', () => {
     await delay(200);
     await within(BOUND_MS, b.elector(STREAM).campaign(new AbortController().signal));
   });
+
+  test('a gap is crossed on request though the newest cursor was never saved', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const first = pair.start('a');
+    await pair.hasRole('a', 'master');
+    await pair.shipped();
+    const stale = pair.hub.stream(STREAM).cursor!;
+    pair.log.append();
+    await pair.shipped();
+    await first.stop();
+    pair.hub.stream(STREAM).cursor = stale;
+    for (let n = 0; n < 2; n++) {
+      pair.log.append();
+      pair.log.rotate();
+    }
+    pair.log.purge(1);
+    const { client } = pair.start('a');
+    await until('a reports the gap', async () => (await pair.twin('a'))?.reason.startsWith('gap'));
+    const asked = { kind: 'accept-gap', head: stale.digest, ...asker } as const;
+    expect(await client.requests.ask(STREAM, asked, 5_000)).toMatchObject({ ok: true });
+  });
 });
