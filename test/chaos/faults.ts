@@ -109,6 +109,18 @@ function etcdTroubles(cluster: Cluster, random: () => number): Trouble[] {
       },
     },
     {
+      name: 'etcd put back to a backup',
+      touches: 'etcd',
+      async begin() {
+        const copies: string[] = [];
+        for (const node of nodes) copies.push(await node.copyData());
+        return async () => {
+          await Promise.all(nodes.map((node) => node.stop()));
+          await Promise.all(nodes.map((node, n) => node.restart({ from: copies[n]! })));
+        };
+      },
+    },
+    {
       name: 'etcd wiped',
       touches: 'etcd',
       async begin() {

@@ -133,12 +133,32 @@ describe('all of etcd', () => {
       await cluster.ready();
       await cluster.ships();
     });
+    await demandIdInEtcd();
+  });
+
+  test('put back to an old backup: old cursors and leaders mislead nobody', async () => {
+    await cluster.ready();
+    await cluster.underLoad(async () => {
+      const copies: string[] = [];
+      for (const node of cluster.etcd.nodes) copies.push(await node.copyData());
+      await cluster.succeed((await cluster.ready()).master, 'handover', STREAM);
+      await cluster.ships();
+      await Promise.all(cluster.etcd.nodes.map((node) => node.stop()));
+      await Promise.all(cluster.etcd.nodes.map((node, n) => node.restart({ from: copies[n]! })));
+      await beyondTheLease();
+      await cluster.ready();
+      await cluster.ships();
+    });
+    await demandIdInEtcd();
+  });
+
+  async function demandIdInEtcd(): Promise<void> {
     const { header } = (await cluster.chain.read()).at(-1)!;
     const kept = await until('the id is in etcd again', () =>
       cluster.etcd.ctl('get', '--print-value-only', `/shipmate/acme/streams/${STREAM}/archive`),
     );
     expect(JSON.parse(kept)).toEqual({ id: header.archive, state: 'created' });
-  });
+  }
 });
 
 describe('with onEtcdLoss: stop', () => {

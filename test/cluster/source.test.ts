@@ -115,6 +115,9 @@ describe('binlogs purged before they were shipped', () => {
     expect(across.stderr).toMatch(/^error: .*gap.*\nhint: /);
     const upTo = await cluster.restore('--until', end!.id);
     expect(differences(whole, await readBinlogs(upTo))).toEqual([]);
+    const afterwards = await cluster.restore('--after-gap');
+    const left = await readBinlogs(cluster.server.dataDir);
+    expect(differences(left, await readBinlogs(afterwards))).toEqual([]);
     await cluster.succeed(master, 'verify', STREAM, '--deep');
   });
 
