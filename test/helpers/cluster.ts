@@ -184,16 +184,17 @@ export class Cluster {
 
   /** Waits until all that the server has written is in the archive. Nothing must write meanwhile. */
   async settled(wait: WaitOptions = {}): Promise<void> {
-    const [end] = await this.server.query('SHOW MASTER STATUS');
-    let reached = '';
+    let stand = '';
     await until(
-      `the archive reaches ${end?.File}:${end?.Position}`,
+      'the archive reaches the end of the binlog',
       async () => {
-        const position = await this.chain.end();
-        reached = `it is at ${position?.segment}:${position?.offset}`;
-        return position?.segment === end?.File && position?.offset === Number(end?.Position);
+        // Asked each time: after a rotation the server adds a checkpoint event by itself.
+        const [end] = await this.server.query('SHOW MASTER STATUS');
+        const reached = await this.chain.end();
+        stand = `it is at ${reached?.segment}:${reached?.offset} of ${end?.File}:${end?.Position}`;
+        return reached?.segment === end?.File && reached?.offset === Number(end?.Position);
       },
-      { describe: () => `${reached}\n${this.tails()}`, ...wait },
+      { describe: () => `${stand}\n${this.tails()}`, ...wait },
     );
   }
 
