@@ -1,8 +1,9 @@
 import { headOf } from '../archive/head.ts';
 import { answerOf, pause } from '../archive/retry.ts';
-import { type Archive, findEnd, walkOn } from '../archive/walk.ts';
+import { type Archive, findEnd } from '../archive/walk.ts';
 import type { Cursor, CursorBoard } from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
+import { comparePlaces } from '../core/keys.ts';
 import type { Located, LogSource } from '../source/source.ts';
 import type { Trouble } from './trouble.ts';
 import { Wake } from './wake.ts';
@@ -78,6 +79,11 @@ export class Readiness {
     return source.locate(await headOf(archive, end));
   }
 
+  /** What was found before a reign says nothing about the time after it. */
+  forget(): void {
+    this.#set(this.#end, null);
+  }
+
   /** The state after a take-over or a term of our own: the twin is where the archive is. */
   moveTo(end: ChainEnd): void {
     this.#end = end;
@@ -112,7 +118,10 @@ export class Readiness {
     }
   }
 
-  /** The cursor is a hint that shortens the walk; without one the walk goes on from where the last one ended. */
+  /**
+   * Walks on from the newest place that etcd or this twin knows of: an object that was there and is not shows a store that
+   * went back in time (rule 9).
+   */
   async #findEnd(): Promise<ChainEnd> {
     const { archive, cursors, trouble } = this.#options;
     const { stream } = archive.info;
@@ -123,8 +132,9 @@ export class Readiness {
     } catch (error) {
       trouble.report('coordination', error);
     }
-    if (cursor && cursor.archive === archive.info.archive) return findEnd(archive, cursor);
-    return this.#end ? walkOn(archive, this.#end) : findEnd(archive, null);
+    const known = this.#end?.last ? { ...this.#end.last, digest: this.#end.digest } : null;
+    const told = cursor?.archive === archive.info.archive ? cursor : null;
+    return findEnd(archive, told && known && comparePlaces(told, known) < 0 ? known : (told ?? known));
   }
 
   /** Only makes `follow` look sooner: a watch that fails is begun again, and what is wrong `follow` meets itself. */

@@ -78,6 +78,7 @@ async function campaign({ coordination, archive, readiness }: RoleContext, signa
   const standby = new AbortController();
   const stop = () => standby.abort(signal.reason);
   signal.addEventListener('abort', stop, { once: true });
+  readiness.forget();
   const following = readiness.follow(standby.signal);
   following.catch(() => {});
   try {

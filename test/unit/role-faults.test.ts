@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { within } from '../../src/archive/retry.ts';
 import type { Coordination } from '../../src/coordination/coordination.ts';
+import { placeKey } from '../../src/core/keys.ts';
 import { Discontinuity, ShipmateError } from '../../src/errors.ts';
 import { FakeLog } from '../fakes/fake-log.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
@@ -223,6 +224,29 @@ describe('taking over', () => {
     await until('the first term is open', async () => (await pair.openings()).length > 0);
     await delay(2_000);
     expect((await pair.openings()).length).toBeLessThan(20);
+  });
+
+  test('rule 9: a store that went back in time stops a standby, whatever etcd has forgotten', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const a = pair.start('a');
+    await pair.hasRole('a', 'master');
+    await pair.shipped();
+    pair.log.append();
+    await pair.shipped();
+    const b = pair.start('b');
+    await pair.isReady('b');
+    b.client.cutOff();
+    await a.stop();
+    const [last] = (await pair.chain()).slice(-1);
+    await pair.store.delete([placeKey(STREAM, last!.header)]);
+    pair.hub.stream(STREAM).cursor = null;
+    b.client.heal();
+    await until('b says so', async () => (await b.shipper.state()).reason.includes('went back in time'), {
+      withinMs: BOUND_MS,
+    });
+    expect((await pair.chain()).filter(({ header }) => header.kind === 'seal')).toEqual([]);
+    expect(pair.store.keys(`${STREAM}/terms/00000002/`)).toEqual([]);
   });
 });
 
