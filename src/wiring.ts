@@ -26,7 +26,7 @@ import { version } from './version.ts';
 /** A slice of the log, at most; a chunk's block holds at least one. */
 const SLICE_BYTES = 1 << 20;
 /** Plain bytes of all streams together that may wait for their encoding, at the least. */
-const POOL_BYTES = 64 << 20;
+const POOL_BYTES = 32 << 20;
 
 /** A store of the config by its name. */
 export function openStore(config: Config, name: string): ObjectStore {
