@@ -89,15 +89,16 @@ async function campaign({ coordination, archive, readiness }: RoleContext, signa
       const queueing = AbortSignal.any([queue.signal, signal]);
       const elected = coordination.elector(archive.info.stream).campaign(queueing);
       const unready = readiness.until(false, queueing);
-      unready.catch(() => {});
-      const leadership = await Promise.race([elected, unready]);
-      queue.abort(new Error('left the queue'));
-      if (leadership) return leadership;
-      // Elected in the very moment of stepping out: hand it on.
-      await elected.then(
-        (late) => late.resign(),
-        () => {},
-      );
+      let won: Leadership | null = null;
+      try {
+        won = (await Promise.race([elected, unready])) ?? null;
+        if (won) return won;
+      } finally {
+        unready.catch(() => {});
+        queue.abort(new Error('left the queue'));
+        // Elected in the very moment of stepping out: hand it on.
+        if (!won) await elected.then((late) => late.resign()).catch(() => {});
+      }
     }
   } finally {
     signal.removeEventListener('abort', stop);

@@ -114,6 +114,24 @@ describe('what fails beside the archive', () => {
     await pair.shipped();
     expect(a.shipper.notReady()).toEqual([]);
   });
+
+  test('a campaign that fails leaves nothing behind that waits for its end', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const signals: AbortSignal[] = [];
+    const coordination = but((own) => ({
+      elector: (stream) => ({
+        async campaign(signal) {
+          signals.push(signal);
+          if (signals.length < 3) throw failed();
+          return own.elector(stream).campaign(signal);
+        },
+      }),
+    }));
+    pair.start('a', { coordination });
+    await pair.hasRole('a', 'master');
+    expect(signals.map(({ aborted }) => aborted)).toEqual([true, true, true]);
+  });
 });
 
 describe('what never answers', () => {
