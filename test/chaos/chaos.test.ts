@@ -42,7 +42,7 @@ test(
           }
           await cluster.ready();
         });
-        say(`the archive is whole after ${schedule.length} rounds, ${(await cluster.chain.reigns()).length} terms`);
+        say(`the archive is whole after ${schedule.length} rounds; ${await figures()}`);
       }
     } catch (error) {
       say(`seed ${SEED} failed after this schedule:\n${schedule.map((line) => `        ${line}`).join('\n')}`);
@@ -52,6 +52,15 @@ test(
   },
   (SECONDS + 240) * 1000,
 );
+
+async function figures(): Promise<string> {
+  const [reigns, links, orphans] = await Promise.all([
+    cluster.chain.reigns(),
+    cluster.chain.read(),
+    cluster.chain.orphans(),
+  ]);
+  return `${reigns.length} terms, ${links.length} objects, ${orphans.length} of deposed masters outside the chain`;
+}
 
 /** One or two troubles, the second while the first lasts; both are over at the end. Returns what it was. */
 async function oneRound(all: readonly Trouble[], random: () => number): Promise<string> {

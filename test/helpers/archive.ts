@@ -77,7 +77,7 @@ export class ChainReader {
       });
   }
 
-  /** Objects in the store that are not in the chain, but stand beyond its seals: what deposed masters managed to write. */
+  /** Objects that are not in the chain: what deposed masters wrote behind a seal, and what is on its way. */
   async orphans(): Promise<Header[]> {
     const links = await this.read();
     const inChain = new Set(links.map(({ header }) => `${header.term}/${header.slot}`));

@@ -247,6 +247,7 @@ export class Cluster {
    * anything in it after its seal, and the restored binlogs are the server's, byte for byte.
    */
   async verify(): Promise<void> {
+    for (const daemon of this.daemons) await daemon.demandNoSurprise();
     await this.chain.read();
     await this.succeed(this.daemons[0]!, 'verify', STREAM, '--deep', '--json');
     let end: string;

@@ -9,11 +9,9 @@ export interface LoadOptions {
   readonly seed?: number;
 }
 
-/** Transactions of a small shop, committed on a server at a steady pace until `stop`. */
+/** Transactions of a small shop, committed on a server at a steady pace until `stop`; an outage of the server is waited out. */
 export interface Load {
   readonly commits: number;
-  /** Whether the server refuses: it may be down for a while, and the load goes on when it is back. */
-  readonly waiting: boolean;
   /** The database with the tables that it writes. */
   readonly database: string;
   /** No transaction is open or begun any more when it returns. */
@@ -35,7 +33,6 @@ export async function startLoad(server: Mariadb, options: LoadOptions = {}): Pro
   const random = seededRandom(seed);
   for (const sql of TABLES) await server.query(sql);
   let commits = 0;
-  let waiting = false;
   let stopped = false;
 
   const write = async () => {
@@ -52,9 +49,7 @@ export async function startLoad(server: Mariadb, options: LoadOptions = {}): Pro
         begun = due;
         await Promise.all(transactions);
         commits += transactions.length;
-        waiting = false;
       } catch {
-        waiting = true;
         connection?.destroy();
         connection = null;
       }
@@ -66,9 +61,6 @@ export async function startLoad(server: Mariadb, options: LoadOptions = {}): Pro
   return {
     get commits() {
       return commits;
-    },
-    get waiting() {
-      return waiting;
     },
     database: DATABASE,
     async stop() {
@@ -139,7 +131,6 @@ export async function startFlood(server: Mariadb, { writers = 2, rowBytes = 20_0
     get commits() {
       return commits;
     },
-    waiting: false,
     database: DATABASE,
     async stop() {
       stopped = true;
