@@ -3,7 +3,7 @@ import { common, createMine, type Writer } from '../archive/takeover.ts';
 import type { Archive } from '../archive/walk.ts';
 import type { EncodedPayload, Encoder } from '../codec/encoder.ts';
 import { objectBytes } from '../codec/object.ts';
-import { type ChainEnd, endAfter } from '../core/chain.ts';
+import { type ChainEnd, step } from '../core/chain.ts';
 import { type Chunk, encodeHeader } from '../core/header.ts';
 import { abortReason } from '../errors.ts';
 import type { Cut } from './chunker.ts';
@@ -98,7 +98,9 @@ export class UploadWindow {
     };
     const { frame, digest } = encodeHeader(header);
     const body = objectBytes(frame, payload);
-    return { header, digest, body, payload, end: endAfter({ header, digest, payloadOffset: frame.length }) };
+    // What readers would refuse is never stored: nobody could take it out of the chain again.
+    const { end: linked } = step(end, { header, digest, payloadOffset: frame.length });
+    return { header, digest, body, payload, end: linked };
   }
 
   async #store(object: Encoded): Promise<Encoded> {
