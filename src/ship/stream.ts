@@ -201,8 +201,9 @@ export class StreamShipper {
       await pause(REMEMBER_MS, signal);
       try {
         const known = await coordination.archives.load(name);
-        metrics.alarm('archive-id', known !== null && known.id !== info.archive);
-        if (known !== null) continue;
+        const stands = known?.state === 'created';
+        metrics.alarm('archive-id', stands && known.id !== info.archive);
+        if (stands) continue; // a proposal is a newcomer's, which found etcd empty
         await coordination.archives.confirm(name, info.archive);
         log.warn('etcd had forgotten which archive this stream has; it was told again', { archive: info.archive });
       } catch (error) {

@@ -132,6 +132,22 @@ describe('what fails beside the archive', () => {
     await pair.hasRole('a', 'master');
     expect(signals.map(({ aborted }) => aborted)).toEqual([true, true, true]);
   });
+
+  test('rule 1: a newcomer that finds etcd wiped takes nothing from the daemons that run', async () => {
+    const pair = newPair();
+    pair.log.append();
+    pair.start('a');
+    await pair.shipped();
+    pair.hub.wipe();
+    await expect(pair.start('b').done).rejects.toMatchObject({ code: 'ARCHIVE_UNKNOWN' });
+    const { archives } = pair.hub.client('observer');
+    expect(await archives.load(STREAM)).toMatchObject({ state: 'proposed' });
+    const archive = (await pair.chain())[0]!.header.archive;
+    await until('a has told etcd again', async () => (await archives.load(STREAM))?.id === archive, {
+      withinMs: BOUND_MS,
+    });
+    expect(await archives.load(STREAM)).toEqual({ id: archive, state: 'created' });
+  });
 });
 
 describe('what never answers', () => {
