@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
-import type { ArchiveMemory, RememberedArchive } from '../coordination/coordination.ts';
+import type { ArchiveMemory, CursorBoard, RememberedArchive } from '../coordination/coordination.ts';
 import { type ArchiveInfo, DEFAULT_WINDOW, decodeArchiveFile, encodeArchiveFile } from '../core/archive.ts';
 import { FORMAT_VERSION } from '../core/header.ts';
 import { probeKey, streamKey } from '../core/keys.ts';
@@ -50,15 +50,16 @@ export async function openArchive(opener: Opener, init: boolean): Promise<{ arch
 }
 
 /**
- * On an operator's word: what the store holds is this stream's archive from now on, whatever was remembered. Where it
- * holds none, a new archive is begun there.
+ * On an operator's word: what the store holds is this stream's archive from now on, whatever was remembered, and as far
+ * as it goes there. Where it holds none, a new archive is begun.
  */
-export async function adoptArchive(opener: Opener): Promise<ArchiveInfo> {
+export async function adoptArchive(opener: Opener, cursors: CursorBoard): Promise<ArchiveInfo> {
   const { store, stream, memories } = opener;
   if ((await readStreamFile(store, stream)) === null) await createFile(opener, randomUUID());
   const archive = await readArchive(store, stream);
   if (archive === null) throw notCreateOnly(store);
   for (const memory of memories) await memory.confirm(stream, archive.info.archive);
+  await cursors.forget(stream);
   return archive.info;
 }
 

@@ -30,7 +30,9 @@ export function defineAdopt(command: Command): void {
             hint: 'answer y, or give --yes, to go on',
           });
         }
-        const info = await withOpener(config, stream, coordination, adoptArchive);
+        const info = await withOpener(config, stream, coordination, (opener) =>
+          adoptArchive(opener, coordination.cursors),
+        );
         print(`archive ${info.archive} is the archive of ${stream} now; restart daemons that refused it`);
       });
     });

@@ -39,6 +39,8 @@ export interface CursorBoard {
   save(cursor: Cursor, by: Leadership): Promise<void>;
   /** The present cursor, if any, and every later one (intermediate ones may be skipped), until the signal; reconnects by itself. */
   watch(stream: string, signal: AbortSignal): AsyncIterable<Cursor>;
+  /** Takes the cursor away: from now on the store alone tells where the archive ends. For an operator's `adopt`. */
+  forget(stream: string): Promise<void>;
 }
 
 /** An archive id as remembered; `proposed` until its stream.json was seen or made. */

@@ -171,6 +171,10 @@ class SoloCursors implements CursorBoard {
   async *watch(stream: string, signal: AbortSignal): AsyncGenerator<Cursor, void, undefined> {
     for await (const cursor of poll(() => this.load(stream), signal)) if (cursor) yield cursor;
   }
+
+  forget(stream: string): Promise<void> {
+    return this.#folder.remove(cursorFile(stream));
+  }
 }
 
 class SoloTwins implements TwinBoard {

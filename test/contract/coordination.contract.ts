@@ -145,6 +145,17 @@ export function describeCoordination(name: string, { start, twins }: ContractOpt
         expect(await visitor.cursors.load('billing')).toBeNull();
       });
 
+      test('a cursor that is forgotten is gone', async () => {
+        const a = await open('a');
+        const leadership = await a.elector('orders').campaign(never);
+        await a.cursors.save(cursorAt(1), leadership);
+        await a.cursors.forget('orders');
+        await a.cursors.forget('billing');
+        expect(await a.cursors.load('orders')).toBeNull();
+        await a.cursors.save(cursorAt(2), leadership);
+        expect(await a.cursors.load('orders')).toEqual(cursorAt(2));
+      });
+
       test('a watch gives the present cursor, then the newest, until its signal', async () => {
         const [a, visitor] = [await open('a'), await open('visitor')];
         const leadership = await a.elector('orders').campaign(never);

@@ -362,6 +362,12 @@ class MemoryCursors implements CursorBoard {
     const { hub } = this.#client;
     for await (const cursor of this.#client.follow(() => hub.stream(stream).cursor, signal)) if (cursor) yield cursor;
   }
+
+  async forget(stream: string): Promise<void> {
+    this.#client.reach();
+    this.#client.hub.stream(stream).cursor = null;
+    this.#client.hub.changed();
+  }
 }
 
 class MemoryArchives implements ArchiveMemory {

@@ -87,7 +87,12 @@ function poolFor(maxChunkBytes: number): BlockPool {
   return openBlockPool({ blockBytes, maxBytes: 10 * blockBytes });
 }
 
-const noCursors: CursorBoard = { load: async () => null, save: async () => {}, async *watch() {} };
+const noCursors: CursorBoard = {
+  load: async () => null,
+  save: async () => {},
+  async *watch() {},
+  forget: async () => {},
+};
 
 function leadership(during: AbortSignal): Leadership {
   return { signal: during, revision: 1n, confirmed: () => true, remainingMs: () => 1_000, resign: async () => {} };

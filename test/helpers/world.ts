@@ -268,6 +268,7 @@ export class World {
         die('after-cursor');
       },
       async *watch() {},
+      forget: async () => {},
     };
   }
 

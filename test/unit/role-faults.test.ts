@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { adoptArchive } from '../../src/archive/identity.ts';
 import { within } from '../../src/archive/retry.ts';
 import type { Coordination } from '../../src/coordination/coordination.ts';
 import { placeKey } from '../../src/core/keys.ts';
@@ -47,6 +48,7 @@ describe('what fails beside the archive', () => {
       cursors: {
         load: (stream) => cursors.load(stream),
         save: (cursor, by) => cursors.save(cursor, by),
+        forget: (stream) => cursors.forget(stream),
         async *watch(stream, signal) {
           watches++;
           if (watches === 1) throw failed();
@@ -281,6 +283,34 @@ describe('taking over', () => {
     });
     expect((await pair.chain()).filter(({ header }) => header.kind === 'seal')).toEqual([]);
     expect(pair.store.keys(`${STREAM}/terms/00000002/`)).toEqual([]);
+  });
+
+  test('rule 9: a store that went back is gone on with once an operator adopts it', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const first = pair.start('a');
+    await pair.shipped();
+    pair.log.append();
+    await pair.shipped();
+    await first.stop();
+    const [last] = (await pair.chain()).slice(-1);
+    await pair.store.delete([placeKey(STREAM, last!.header)]);
+    const refused = pair.start('a');
+    await until('a refuses', async () => (await pair.twin('a'))?.reason.includes('went back in time'));
+    await refused.stop();
+    const { archives, cursors } = pair.hub.client('operator');
+    const opener = {
+      store: pair.store,
+      stream: STREAM,
+      cluster: 'test',
+      node: 'a',
+      signal: new AbortController().signal,
+    };
+    const identity = { type: 'fake', name: null };
+    await adoptArchive({ ...opener, identity, memories: [archives, archives] }, cursors);
+    pair.start('a');
+    await pair.shipped();
+    expect(await pair.openings()).toEqual(['a: start', 'a: resume']);
   });
 });
 

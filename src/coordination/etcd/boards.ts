@@ -53,6 +53,11 @@ export class EtcdCursors implements CursorBoard {
     }
   }
 
+  async forget(stream: string): Promise<void> {
+    const key = Buffer.from(this.#options.keys.cursor(stream));
+    await this.#options.client.call(({ etcd, options }) => etcd.kv.deleteRange({ key }, options));
+  }
+
   #read(stream: string, text: string | null): Cursor | null {
     const cursor = readCursor(text);
     if (text !== null && !cursor)
