@@ -17,6 +17,9 @@ export interface Stage {
   readonly ttlSeconds: number;
 }
 
+/** What an act measured: `['take-over after kill -9', '2.63 s']`. */
+export type Figure = readonly [what: string, took: string];
+
 const seconds = (ms: number) => `${(ms / 1000).toFixed(2)} s`;
 const count = (value: number) => value.toLocaleString('en');
 
@@ -35,7 +38,7 @@ export async function theTwins({ screen, cluster }: Stage): Promise<void> {
   await delay(1_500);
 }
 
-export async function theMasterDies({ screen, cluster, ttlSeconds }: Stage): Promise<void> {
+export async function theMasterDies({ screen, cluster, ttlSeconds }: Stage): Promise<Figure> {
   screen.act(2, 'The master dies');
   const { master, standby } = await cluster.ready();
   screen.say(`kill -9 for ${master.node}, in the middle of its work. Nobody is told; the database goes on writing.`);
@@ -57,6 +60,7 @@ export async function theMasterDies({ screen, cluster, ttlSeconds }: Stage): Pro
   screen.event(`${master.node} is started again, and comes back as standby.`);
   await cluster.ready();
   await delay(1_500);
+  return ['take-over after kill -9', `${seconds(atMs - killedMs)}, with a lease of ${ttlSeconds} s`];
 }
 
 function goesOnAt(reign: Reign | undefined): string {
@@ -64,7 +68,7 @@ function goesOnAt(reign: Reign | undefined): string {
   return opening?.kind === 'opening' && opening.at ? `${opening.at.segment}:${opening.at.offset}` : 'its start';
 }
 
-export async function theMasterFreezes({ screen, cluster, ttlSeconds }: Stage): Promise<void> {
+export async function theMasterFreezes({ screen, cluster, ttlSeconds }: Stage): Promise<Figure> {
   screen.act(3, 'The master freezes, and wakes');
   const { master, standby } = await cluster.ready();
   screen.say(
@@ -98,6 +102,7 @@ export async function theMasterFreezes({ screen, cluster, ttlSeconds }: Stage): 
   cluster.link(master).heal();
   await cluster.ready();
   await delay(2_500);
+  return ['from waking to being fenced by the store', seconds(fenced.atMs - wokenMs)];
 }
 
 /** A line a term: who reigned, for how many chunks, and who sealed it. */
@@ -112,7 +117,7 @@ async function chainLines(screen: Screen, cluster: Cluster): Promise<string[]> {
   });
 }
 
-export async function theGoodbye({ screen, cluster }: Stage): Promise<void> {
+export async function theGoodbye({ screen, cluster }: Stage): Promise<Figure> {
   screen.act(4, 'A polite goodbye');
   const { master, standby } = await cluster.ready();
   screen.say(`For planned work nobody waits for a lease: \`shipmate handover ${STREAM}\`, from any twin’s config.`);
@@ -126,6 +131,7 @@ export async function theGoodbye({ screen, cluster }: Stage): Promise<void> {
   );
   screen.lesson('Upgrades and reboots cost no lag worth speaking of: SIGTERM does the same.');
   await delay(2_500);
+  return ['take-over after shipmate handover', seconds(atMs - left.atMs)];
 }
 
 /** Returns whether everything is as it must be. */
@@ -178,12 +184,15 @@ function tell(screen: Screen, holds: boolean, text: string): void {
   else screen.bad(text);
 }
 
-export async function theVerdict({ screen, cluster, load }: Stage, right: boolean): Promise<void> {
+export async function theVerdict(
+  { screen, cluster, load }: Stage,
+  { right, figures }: { right: boolean; figures: readonly Figure[] },
+): Promise<void> {
   const terms = (await cluster.chain.reigns()).length;
-  const summary = `${count(load.commits)} commits, ${terms} terms, one master killed, one frozen and fenced, one handover`;
   const paint = (colour: 'green' | 'red', text: string) =>
     text.replace(/\S+/g, (word) => screen.paint(['bold', colour], word));
-  screen.lines('');
+  screen.lines('', ...figures.map(([what, took]) => `     ${what.padEnd(42)} ${took}`), '');
+  const summary = `${count(load.commits)} commits, ${terms} terms, one master killed, one frozen and fenced, one handover`;
   if (right) screen.good(paint('green', `${summary}: nothing lost, nothing forked, nothing invented.`));
   else screen.bad(paint('red', `${summary}: and the archive is not right. Please report what is above.`));
   screen.lines('');

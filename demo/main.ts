@@ -1,7 +1,6 @@
 import { messageOf } from '../src/errors.ts';
-import { Cluster, STREAM } from '../test/helpers/cluster.ts';
+import { Cluster, STREAM, startReplica } from '../test/helpers/cluster.ts';
 import { startLoad } from '../test/helpers/load.ts';
-import { startMariadb } from '../test/helpers/mariadb.ts';
 import { theGoodbye, theMasterDies, theMasterFreezes, theProof, theTwins, theVerdict } from './acts.ts';
 import { showLive } from './panel.ts';
 import { Screen } from './screen.ts';
@@ -32,7 +31,7 @@ async function play(): Promise<void> {
   // An ending waits for the start: interrupted in between, nothing may be left behind either.
   const starting = Cluster.start({ proxied: true, daemon: { ttl: `${TTL_SECONDS}s` } });
   endings.push(async () => (await starting).stop());
-  const startingReplica = startMariadb({ serverId: 2 });
+  const startingReplica = startReplica();
   endings.push(async () => (await startingReplica).stop());
   const [cluster, replica] = await Promise.all([starting, startingReplica]);
   await cluster.ready();
@@ -44,11 +43,9 @@ async function play(): Promise<void> {
   endings.push(async () => live.stop());
   const stage = { screen, cluster, load, ttlSeconds: TTL_SECONDS };
   await theTwins(stage);
-  await theMasterDies(stage);
-  await theMasterFreezes(stage);
-  await theGoodbye(stage);
+  const figures = [await theMasterDies(stage), await theMasterFreezes(stage), await theGoodbye(stage)];
   right = await theProof(stage, replica);
-  await theVerdict(stage, right);
+  await theVerdict(stage, { right, figures });
   if (keep) {
     live.stop();
     load = await startLoad(cluster.server, { commitsPerSecond: COMMITS_PER_SECOND, seed: 2 });

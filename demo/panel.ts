@@ -12,7 +12,7 @@ const PLAIN_EVERY_MS = 3_000;
 /** Shows roles, cursor and lag as they are, until `stop`. */
 export function showLive(screen: Screen, cluster: Cluster, load: () => Load | null): { stop(): void } {
   let stopped = false;
-  let plainMs = 0;
+  let plain = { line: '', atMs: 0 };
   let seen = { commits: 0, atMs: performance.now(), perSecond: 0 };
   const show = async () => {
     while (!stopped) {
@@ -28,9 +28,10 @@ export function showLive(screen: Screen, cluster: Cluster, load: () => Load | nu
       if (stopped) return;
       if (screen.live) {
         screen.panel(panel(screen, { cluster, status, rate, objects: links.length }));
-      } else if (nowMs - plainMs > PLAIN_EVERY_MS) {
-        plainMs = nowMs;
-        screen.lines(plainLine(cluster, status, rate));
+      } else if (nowMs - plain.atMs > PLAIN_EVERY_MS) {
+        const line = plainLine(cluster, status, rate);
+        if (line !== plain.line) screen.lines(line);
+        plain = { line, atMs: nowMs };
       }
       await new Promise((resolve) => setTimeout(resolve, REDRAW_MS));
     }

@@ -1,8 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { seededRandom } from '../fakes/faulty-store.ts';
-import { Cluster, checksums, replay } from '../helpers/cluster.ts';
-import { startMariadb } from '../helpers/mariadb.ts';
+import { Cluster, checksums, replay, startReplica } from '../helpers/cluster.ts';
 import { type Trouble, troubles } from './faults.ts';
 
 /**
@@ -81,7 +80,7 @@ async function oneRound(all: readonly Trouble[], random: () => number): Promise<
 }
 
 async function demandSameTables(): Promise<void> {
-  const replica = await startMariadb({ serverId: 2 });
+  const replica = await startReplica();
   try {
     await replay(await cluster.restore(), replica);
     expect(await checksums(replica, 'shop')).toEqual(await checksums(cluster.server, 'shop'));

@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
-import { Cluster, checksums, replay, STREAM, TTL_MS } from '../helpers/cluster.ts';
+import { Cluster, checksums, replay, STREAM, startReplica, TTL_MS } from '../helpers/cluster.ts';
 import { type Daemon, shipmate } from '../helpers/daemon.ts';
-import { startMariadb } from '../helpers/mariadb.ts';
 import { measured, until } from '../helpers/wait.ts';
 
 jest.setTimeout(120_000);
@@ -178,7 +177,7 @@ async function oldestTwinMs(): Promise<number> {
 
 test('the restored binlogs, replayed into an empty server, give the same tables', async () => {
   await cluster.ready();
-  const replica = await startMariadb({ serverId: 2 });
+  const replica = await startReplica();
   try {
     const restored = await cluster.restore();
     await replay(restored, replica);

@@ -289,6 +289,11 @@ function streamIn(report: StatusReport): StreamStatus {
   return stream;
 }
 
+/** An empty server to replay into. It syncs nothing, and keeps no log of its own. */
+export function startReplica(): Promise<Mariadb> {
+  return startMariadb({ serverId: 2, args: ['--skip-log-bin', '--innodb-flush-log-at-trx-commit=0'] });
+}
+
 /** Replays restored binlogs into a server, as an operator would. */
 export async function replay(dir: string, server: Mariadb): Promise<void> {
   const files = [...(await readBinlogs(dir)).keys()].map((name) => join(dir, name));
