@@ -11,7 +11,7 @@ import { floorKey, placeKey, streamKey } from '../../src/core/keys.ts';
 import type { Position } from '../../src/core/position.ts';
 import { statusReport } from '../../src/core/status.ts';
 import type { ObjectStore } from '../../src/store/store.ts';
-import { type Faults, FaultyStore } from '../fakes/faulty-store.ts';
+import { type Faults, FaultyStore, Gate } from '../fakes/faulty-store.ts';
 import { MemoryHub } from '../fakes/memory-coordination.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
 
@@ -86,6 +86,23 @@ const chunkAt = (end: ChainEnd, from: number): Chunk => ({
   witness: 'w',
   codec: 'zstd',
   stored: { bytes: 0, sha256: '' },
+});
+
+const openingAt = ({ archive, stream, term, digest: prev }: ChainEnd): Opening => ({
+  v: 1,
+  archive,
+  stream,
+  term,
+  slot: 0,
+  claim: 'a claim',
+  prev,
+  node: 'a',
+  time: '2026-01-01T00:00:00.000Z',
+  kind: 'opening',
+  at: at(0),
+  result: 'resume',
+  evidence: {},
+  previous: null,
 });
 
 const cursorAt = ({ last, digest }: ChainEnd) => ({ ...last!, digest });
@@ -213,6 +230,58 @@ describe('taking over', () => {
     expect(await findEnd(archive, cursor)).toMatchObject({ term: end.term, slot: end.slot, position: at(5) });
   });
 
+  test('rule 9: a cursor whose place holds another object stops the twin', async () => {
+    const { archive } = emptyArchive();
+    const end = await ship(archive, await takeOver(archive), 3);
+    await expect(findEnd(archive, { ...cursorAt(end), digest: 'another' })).rejects.toMatchObject({
+      code: 'STORE_WENT_BACK',
+    });
+  });
+
+  test('rule 10: slots that landed above one that did not are not taken for the end', async () => {
+    const { archive, memory } = emptyArchive();
+    const end = await ship(archive, await takeOver(archive), 9);
+    await memory.delete([placeKey(STREAM, { term: end.term, slot: 6 })]);
+    expect(await findEnd(archive, null)).toMatchObject({ slot: 6, position: at(5) });
+  });
+
+  test('rule 10: a term whose opening no seal proves is passed over, as is what is not of its owner', async () => {
+    const { archive, memory } = emptyArchive();
+    const end = await ship(archive, await takeOver(archive), 20);
+    const stray = await ship(archive, { ...end, term: end.term + 3, owner: 'a stranger' }, 3);
+    expect(stray).toEqual(end);
+    const opening: Opening = { ...openingAt(end), term: end.term + 3, claim: 'a stranger', previous: end.last };
+    memory.overwrite(placeKey(STREAM, { term: end.term + 3, slot: 0 }), encodeHeader(opening).frame);
+    expect(await findEnd(archive, null)).toEqual(end);
+    for (let slot = end.slot; slot < end.slot + 8; slot++) {
+      const foreign = encodeHeader({ ...chunkAt({ ...end, slot }, 99), claim: 'a stranger' });
+      memory.overwrite(placeKey(STREAM, { term: end.term, slot }), foreign.frame);
+    }
+    const beyond = { slot: end.slot + 8, foreign: true, owner: end.owner, position: end.position };
+    expect(await findEnd(archive, null)).toMatchObject(beyond);
+  });
+
+  test('rule 10: the last of many terms is found with a few looks', async () => {
+    const { archive, memory } = emptyArchive();
+    for (let n = 0; n < 40; n++) await ship(archive, await takeOver(archive), 1);
+    const end = await findEnd(archive, null);
+    let looks = 0;
+    const counting = new FaultyStore(memory, () => void looks++);
+    expect(await findEnd({ store: counting, info }, null)).toEqual(end);
+    expect(end.term).toBe(41);
+    expect(looks).toBeLessThan(20);
+  });
+
+  test('rule 18: without a cursor a walk begins at the highest floor, not at the openings that outlive it', async () => {
+    const { archive, memory } = emptyArchive();
+    const opened = await takeOver(archive);
+    const fourth = await ship(archive, opened, 3);
+    const end = await ship(archive, fourth, 2);
+    for (const floor of [opened, fourth]) memory.overwrite(floorKey(STREAM, floor), encodeFloor(floor));
+    await memory.delete([1, 2, 3].map((slot) => placeKey(STREAM, { term: end.term, slot })));
+    expect(await findEnd(archive, null)).toEqual(end);
+  });
+
   test('rule 10: without a cursor the end of a long term is found with a few looks', async () => {
     const { archive, memory } = emptyArchive();
     const opened = await takeOver(archive);
@@ -221,6 +290,31 @@ describe('taking over', () => {
     const counting = new FaultyStore(memory, () => void looks++);
     expect(await findEnd({ store: counting, info }, null)).toMatchObject({ slot: 2_001, digest: end.digest });
     expect(looks).toBeLessThan(60);
+  });
+
+  test('rule 12: a walk counts only while the floor has not passed the place where it began', async () => {
+    const { archive, memory } = emptyArchive();
+    const early = await ship(archive, await takeOver(archive), 3);
+    const late = await ship(archive, early, 6);
+    const end = await ship(archive, late, 2);
+    const gate = new Gate();
+    const next = placeKey(STREAM, early);
+    let met = 0;
+    const slow = new FaultyStore(memory, (operation, key) =>
+      operation === 'readStart' && key === next && met++ === 0 ? { kind: 'delay', until: gate.opened } : undefined,
+    );
+    const by = writer('b');
+    const sealing = sealOpenTerm({ store: slow, info }, early, by, retries);
+    // Retention overtakes the walk: it finds its next place empty, and puts a seal there.
+    memory.overwrite(floorKey(STREAM, late), encodeFloor(late));
+    const deleted = Array.from({ length: late.slot - 1 }, (_, n) => placeKey(STREAM, { term: end.term, slot: n + 1 }));
+    await memory.delete(deleted);
+    gate.open();
+    const sealed = await sealing;
+    expect(memory.keys(next)).toEqual([next]);
+    expect(sealed).toMatchObject({ term: end.term + 1, slot: 0, owner: by.claim, position: end.position });
+    expect(sealed.last).toEqual({ term: end.term, slot: end.slot });
+    expect(await findEnd(archive, null)).toMatchObject({ term: sealed.term, slot: 0, digest: sealed.digest });
   });
 
   test('rule 12: of any number of sealers one owns each term, and every one of them gets a term', async () => {
