@@ -1,4 +1,8 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { Discontinuity } from '../../src/errors.ts';
+import { openFakeSource } from '../fakes/fake-source.ts';
+import { FaultyStore } from '../fakes/faulty-store.ts';
 import { Pair, asker as request, STREAM } from '../helpers/pair.ts';
 import { until } from '../helpers/wait.ts';
 
@@ -79,6 +83,93 @@ describe('the role loop', () => {
     pair.log.append();
     await pair.shipped();
     expect(await pair.openings()).toEqual(['a: start', 'a: truncate', 'a: reset']);
+  });
+
+  test('rule 8: what was read before the log broke off is in the chain before the term is sealed', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const slow = new FaultyStore(pair.store, (operation, key) =>
+      operation === 'create' && key.includes('/terms/') ? { kind: 'delay', until: delay(50) } : undefined,
+    );
+    const source = openFakeSource(pair.log);
+    let breaksOff = false;
+    pair.start('a', {
+      store: slow,
+      source: {
+        ...source,
+        async *read(from, signal) {
+          for await (const slice of source.read(from, signal)) {
+            yield slice;
+            if (!breaksOff) continue;
+            breaksOff = false;
+            throw new Discontinuity('broken off');
+          }
+        },
+      },
+    });
+    await pair.shipped();
+    breaksOff = true;
+    pair.log.append({ bytes: 500 });
+    await pair.shipped();
+    await until('the next term is open', async () => (await pair.openings()).length === 2);
+    const kinds = (await pair.chain()).map(({ header }) => header.kind);
+    expect(kinds).toEqual(['opening', 'chunk', 'chunk', 'seal', 'opening']);
+  });
+
+  test('rule 4: every term has a claim of its own, whoever opens it and why', async () => {
+    const pair = newPair();
+    pair.log.append();
+    pair.start('a');
+    await pair.hasRole('a', 'master');
+    await pair.shipped();
+    pair.log.reset();
+    pair.log.append();
+    await pair.shipped();
+    for (const term of [3, 4]) {
+      pair.hub.expire('a');
+      await until(`a has opened term ${term}`, async () => (await pair.openings()).length === term);
+    }
+    const openings = (await pair.chain()).filter(({ header }) => header.kind === 'opening');
+    expect(new Set(openings.map(({ header }) => header.claim)).size).toBe(4);
+  });
+
+  test('rule 7: an opening is saved as the cursor though nothing follows it', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const a = pair.start('a');
+    await pair.hasRole('a', 'master');
+    await pair.shipped();
+    pair.start('b');
+    await pair.isReady('b');
+    await a.stop();
+    await pair.hasRole('b', 'master');
+    const [last] = (await pair.chain()).slice(-1);
+    expect(last!.header).toMatchObject({ kind: 'opening', term: 2 });
+    await until('it is the cursor', () => pair.hub.stream(STREAM).cursor?.digest === last!.digest);
+  });
+
+  test('a source that fails for a moment is read on from where it failed, in the same term', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const source = openFakeSource(pair.log, { maxSliceBytes: 100 });
+    let reads = 0;
+    pair.start('a', {
+      source: {
+        ...source,
+        async *read(from, signal) {
+          reads++;
+          let slices = 0;
+          for await (const slice of source.read(from, signal)) {
+            yield slice;
+            if (++slices === 3 && reads < 5) throw new Error('read error');
+          }
+        },
+      },
+    });
+    for (let n = 0; n < 20; n++) pair.log.append();
+    await pair.shipped();
+    expect(reads).toBe(5);
+    expect(await pair.openings()).toEqual(['a: start']);
   });
 
   test('a gap stops every twin, is told, and is crossed only when an operator accepts this one', async () => {
