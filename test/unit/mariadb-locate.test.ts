@@ -168,6 +168,25 @@ describe('finding the place in the binlogs', () => {
     });
   });
 
+  test('gap: a file was taken from between what was shipped and the rest', async () => {
+    await shipTransactions(1);
+    bench.binlogs.transaction();
+    await bench.binlogs.rotate();
+    bench.binlogs.transaction();
+    await bench.binlogs.rotate();
+    rmSync(join(bench.binlogs.dir, 'binlog.000002'));
+    const before = bench.open();
+    expect(await before.locate(bench.shipping.head())).toMatchObject({ result: 'resume' });
+    const ending = await bench.follow({ by: before });
+    expect(ending).toBeInstanceOf(Discontinuity);
+    expect(await locate()).toMatchObject({
+      result: 'gap',
+      allowed: false,
+      at: { segment: 'binlog.000003', offset: 0 },
+      reason: 'what followed binlog.000001 is gone: the next binlog here is binlog.000003',
+    });
+  });
+
   test('gap: the direct successor is no proof while a transaction is open, or starts with another ID', async () => {
     await shipTransactions(1);
     bench.binlogs.transaction();

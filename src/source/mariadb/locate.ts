@@ -49,8 +49,12 @@ async function answerFor(here: LocalLog, head: Head | null): Promise<Answer> {
 
 /** At the head with the same bytes before it. */
 async function goOn(here: LocalLog, { segment, header }: Usable, position: Position): Promise<Answer> {
-  const next = await here.next(segment);
-  if (next && next.header.origin !== header.origin && position.offset === segment.size) {
+  const next = position.offset === segment.size ? await here.next(segment) : null;
+  if (next && next.segment.number !== segment.number + 1) {
+    const reason = `what followed ${segment.name} is gone: the next binlog here is ${next.segment.name}`;
+    return { result: 'gap', at: startOf(next), allowed: false, reason };
+  }
+  if (next && next.header.origin !== header.origin) {
     const reason = `the server's id was changed: ${header.origin} became ${next.header.origin}`;
     return { result: 'move', at: startOf(next), allowed: true, reason };
   }
