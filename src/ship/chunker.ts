@@ -1,5 +1,5 @@
 import type { Block, BlockPool } from '../codec/blocks.ts';
-import type { Position } from '../core/position.ts';
+import { type Position, samePlace } from '../core/position.ts';
 import type { LogSlice } from '../source/source.ts';
 
 /** A contiguous byte range of one segment, ready to be encoded. Whoever takes it releases its block. */
@@ -63,12 +63,7 @@ export class Chunker {
   fits(slice: LogSlice): boolean {
     if (this.#added === null) return true;
     const { to, length, endsSegment } = this.#added;
-    return (
-      !endsSegment &&
-      slice.from.segment === to.segment &&
-      slice.from.incarnation === to.incarnation &&
-      length + slice.bytes.length <= this.#options.maxBytes
-    );
+    return !endsSegment && samePlace(slice.from, to) && length + slice.bytes.length <= this.#options.maxBytes;
   }
 
   /** Copies the slice's bytes; waits for a block where none is held. */
