@@ -101,7 +101,7 @@ async function cutAt(from: number): Promise<Cut> {
 
 async function fill({ window }: ReturnType<typeof newWindow>): Promise<number> {
   let count = 0;
-  for (; window.hasRoom; count++) window.submit(await cutAt(count));
+  for (; window.hasRoom && count < 2 * WINDOW; count++) window.submit(await cutAt(count));
   return count;
 }
 
