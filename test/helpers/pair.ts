@@ -26,6 +26,7 @@ export const asker = { by: 'a test', time: '2026-01-01T00:00:00Z' };
 
 export interface TwinOptions {
   readonly init?: boolean;
+  readonly force?: boolean;
   /** Digest of the config that must agree. */
   readonly config?: string;
   /** As this twin sees them; by default what all of them share. */
@@ -41,7 +42,7 @@ export class Pair {
   readonly hub = new MemoryHub();
   readonly #stops: (() => Promise<unknown>)[] = [];
 
-  start(node: string, { init = true, config = 'same', ...own }: TwinOptions = {}) {
+  start(node: string, { init = true, force = false, config = 'same', ...own }: TwinOptions = {}) {
     const client = this.hub.client(node);
     const coordination = own.coordination?.(client) ?? client;
     const memory = new MemoryHub().client(node).archives;
@@ -65,7 +66,7 @@ export class Pair {
       log,
       config,
       init,
-      force: false,
+      force,
       onChange: () => changed.nudge(),
     });
     const stopping = new AbortController();

@@ -1,5 +1,9 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { openSolo } from '../../src/coordination/solo.ts';
 import { Discontinuity } from '../../src/errors.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
@@ -229,5 +233,39 @@ describe('the role loop', () => {
     await pair.shipped();
     const { archives } = pair.hub.client('observer');
     await until('the id is there again', async () => (await archives.load(STREAM))?.state === 'created');
+  });
+
+  test('rule 15: without etcd a deposed daemon ends for good, and only the last owner’s node goes on unforced', async () => {
+    const pair = newPair();
+    const stateDirs = [
+      mkdtempSync(join(tmpdir(), 'shipmate-solo-a-')),
+      mkdtempSync(join(tmpdir(), 'shipmate-solo-b-')),
+    ];
+    try {
+      pair.log.append();
+      const [onA, onB] = [
+        await openSolo({ node: 'a', stateDir: stateDirs[0]! }),
+        await openSolo({ node: 'b', stateDir: stateDirs[1]! }),
+      ];
+      const a = pair.start('a', { coordination: () => onA });
+      await pair.shipped();
+      const { archive } = (await pair.chain())[0]!.header;
+      await onB.archives.confirm(STREAM, archive);
+      await expect(pair.start('b', { coordination: () => onB }).done).rejects.toMatchObject({
+        code: 'SOLO_OTHER_NODE',
+      });
+      pair.start('b', { coordination: () => onB, force: true });
+      await until('b has taken over', async () => (await pair.openings()).length === 2);
+      pair.log.append();
+      await expect(a.done).rejects.toMatchObject({ code: 'SOLO_DEPOSED' });
+      await expect(pair.start('a', { coordination: () => onA }).done).rejects.toMatchObject({
+        code: 'SOLO_OTHER_NODE',
+      });
+      await pair.shipped();
+      expect(await pair.openings()).toEqual(['a: start', 'b: resume']);
+    } finally {
+      await pair.stop();
+      for (const dir of stateDirs) rmSync(dir, { recursive: true, force: true });
+    }
   });
 });
