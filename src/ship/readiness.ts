@@ -25,6 +25,7 @@ const LEAST_PAUSE_MS = 400;
 const IDLE_MS = 1_000;
 /** What did not happen again for so long is taken for over. */
 const STEADY_MS = 30_000;
+const OF_A_REIGN = ['archive', 'store', 'source', 'acknowledge'] as const;
 
 /** Could this twin take over now? Worked out all the time against the moving cursor, before it is needed. */
 export class Readiness {
@@ -109,8 +110,8 @@ export class Readiness {
     try {
       const { end, located } = await answerOf(this.refresh(), { signal, onSlow: fail });
       trouble.clear('readiness');
-      // What ended a reign of this twin comes back at its next one, or is over.
-      if (located.allowed) trouble.clear('archive', { quietMs: STEADY_MS });
+      // What troubled a reign of this twin comes back at its next one, or is over.
+      if (located.allowed) for (const part of OF_A_REIGN) trouble.clear(part, { quietMs: STEADY_MS });
       if (end.position !== null) await answerOf(source.acknowledge(end.position), { signal, onSlow: fail });
     } catch (error) {
       signal.throwIfAborted();
