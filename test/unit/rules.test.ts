@@ -139,6 +139,23 @@ describe('the archive', () => {
     expect(keys).toEqual([]);
   });
 
+  test('rule 1: what etcd or the state directory has lost it learns from the other; two that differ are refused', async () => {
+    const store = new MemoryStore();
+    const first = opener(store);
+    const { archive } = await openArchive(first, true);
+    const [shared, local] = first.memories;
+    const known = { id: archive.info.archive, state: 'created' };
+    const [newShared, newLocal] = opener(store).memories;
+    await openArchive({ ...first, memories: [newShared, local] }, false);
+    expect(await newShared.load(STREAM)).toEqual(known);
+    await openArchive({ ...first, memories: [shared, newLocal] }, false);
+    expect(await newLocal.load(STREAM)).toEqual(known);
+    const other = opener(new MemoryStore());
+    await openArchive(other, true);
+    const conflict = openArchive({ ...first, memories: [shared, other.memories[1]] }, false);
+    await expect(conflict).rejects.toMatchObject({ code: 'ARCHIVE_ID_CONFLICT' });
+  });
+
   test('rule 1: another kind of database is refused', async () => {
     const store = new MemoryStore();
     const first = opener(store);
