@@ -164,9 +164,9 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   let admin: AdminServer | null = null;
   const release = async () => {
     await admin?.close();
+    await coordination.close(); // first: a source may hang in a dead mount, and its lease must not outlive that
     await Promise.all(sources.map((source) => source.close()));
     await encoder.close();
-    await coordination.close();
   };
   try {
     admin = config.admin && (await startAdmin({ ...config.admin, view, log }));
