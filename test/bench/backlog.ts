@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -10,6 +10,7 @@ import { type Etcd, startEtcd } from '../helpers/etcd.ts';
 import { type Binlogs, provideBinlogs } from './binlogs.ts';
 import { watchCursor } from './cursors.ts';
 import { MIB, median, type Report, round } from './figures.ts';
+import { usageOf } from './usage.ts';
 
 export interface BacklogOptions {
   readonly mib?: number;
@@ -78,30 +79,23 @@ async function ship(logs: Binlogs, { dir, cluster, endpoints, verify }: ShipOpti
   const daemon = await startDaemon({ node: 'bench', dir, cluster, endpoints, storePath, source, chunk });
   try {
     const { atMs: beganMs } = await daemon.becomesMaster();
+    const before = await usageOf(daemon);
     const isEnd = ({ position }: { position: { segment: string; offset: number } | null }) =>
       position?.segment === end.segment && position.offset === end.offset;
     const ended = await cursors.first('all is shipped', isEnd, { withinMs: WITHIN_MS, describe: () => daemon.tail() });
-    const usage = await usageOf(daemon);
+    const { cpuSeconds, maxRssMib } = await usageOf(daemon);
     if (verify) await demandWhole(daemon);
-    const toSeconds = (sinceMs: number) => (ended.atMs - sinceMs) / 1_000;
-    return { seconds: toSeconds(beganMs), sinceStartSeconds: toSeconds(startedMs), ...usage };
+    return {
+      seconds: (ended.atMs - beganMs) / 1_000,
+      sinceStartSeconds: (ended.atMs - startedMs) / 1_000,
+      cpuSeconds: cpuSeconds - before.cpuSeconds,
+      maxRssMib,
+    };
   } finally {
     await daemon.stop();
     await cursors.close();
   }
 }
-
-/** What the kernel has counted for the daemon up to now. */
-async function usageOf({ pid }: Daemon): Promise<{ cpuSeconds: number; maxRssMib: number }> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8');
-  const maxRssKib = Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1]);
-  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ');
-  const ticks = Number(fields[11]) + Number(fields[12]);
-  return { cpuSeconds: ticks / TICKS_PER_SECOND, maxRssMib: maxRssKib / 1024 };
-}
-
-/** Linux counts so for programs, whatever it uses itself. */
-const TICKS_PER_SECOND = 100;
 
 async function demandWhole({ configFile }: Daemon): Promise<void> {
   const { code, stderr } = await shipmate(configFile, 'verify', STREAM, '--deep', '--json');

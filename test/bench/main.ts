@@ -72,6 +72,9 @@ if (values.help || asked.some((name) => name !== 'all' && !BENCHES.some((bench) 
   process.exit(values.help ? 0 : 2);
 }
 
+// Servers and daemons end with this process, but not when a signal ends it.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+
 const machine = await describeMachine();
 process.stdout.write(
   `${machine.cpu}, ${round(machine.memoryMib / 1024, 0)} GiB, ${machine.system}, Node ${machine.node}, ` +
