@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { type Connection, createConnection } from 'mariadb';
 import { freePort } from './ports.ts';
+import { until } from './wait.ts';
 
 const run = promisify(execFile);
 
@@ -30,6 +31,11 @@ export interface Mariadb {
   query(sql: string, values?: readonly unknown[]): Promise<Record<string, unknown>[]>;
   /** Another connection, for the caller to end. */
   connect(): Promise<Connection>;
+  /**
+   * Begins a new binlog, and waits until the server has added its own checkpoint event, which comes by itself a little
+   * later: what is compared right afterwards must not grow meanwhile.
+   */
+  rotate(): Promise<void>;
   /** SIGKILL, and waits until it is gone. */
   kill9(): Promise<void>;
   /** An orderly shutdown, and waits for it. */
@@ -122,6 +128,16 @@ class Server implements Mariadb {
     if (!this.#connection) throw new Error('mariadbd does not run');
     const answer: unknown = await this.#connection.query(sql, values);
     return Array.isArray(answer) ? answer : [];
+  }
+
+  async rotate(): Promise<void> {
+    await this.query('FLUSH BINARY LOGS');
+    const [status] = await this.query('SHOW MASTER STATUS');
+    const file = String(status?.File);
+    await until(`${file} has its checkpoint event`, async () => {
+      const events = await this.query(`SHOW BINLOG EVENTS IN '${file}' LIMIT 20`);
+      return events.some(({ Event_type, Info }) => Event_type === 'Binlog_checkpoint' && Info === file);
+    });
   }
 
   kill9(): Promise<void> {

@@ -122,7 +122,7 @@ beforeAll(async () => {
   await server.query('CREATE DATABASE shop');
   await server.query('CREATE TABLE shop.orders (id BIGINT PRIMARY KEY AUTO_INCREMENT, note TEXT)');
   await write(30);
-  await server.query('FLUSH BINARY LOGS');
+  await server.rotate();
   middleId = await write(40);
   await ship();
   const [now] = await server.query('SELECT UNIX_TIMESTAMP() AS seconds');
@@ -130,7 +130,7 @@ beforeAll(async () => {
   // The log's times have seconds only: what comes now is of a later one.
   await server.query('SELECT SLEEP(1.1)');
   await write(30);
-  await server.query('FLUSH BINARY LOGS');
+  await server.rotate();
   await write(10);
   await ship('db-2');
   before = await readBinlogs(server.dataDir);
@@ -367,9 +367,9 @@ describe('after RESET MASTER', () => {
 describe('after a gap that was accepted', () => {
   test('restore refuses to cross it, and gives each side on request', async () => {
     await write(3);
-    await server.query('FLUSH BINARY LOGS');
+    await server.rotate();
     await write(3);
-    await server.query('FLUSH BINARY LOGS');
+    await server.rotate();
     const [status] = await server.query('SHOW MASTER STATUS');
     await server.query(`PURGE BINARY LOGS TO '${status!.File}'`);
     await write(4);
