@@ -1,4 +1,4 @@
-import { crc32 } from 'node:zlib';
+import { crc32 } from '@node-rs/crc32';
 import type { Position } from '../../core/position.ts';
 import type { LogSlice } from '../source.ts';
 import { corrupt } from './errors.ts';
