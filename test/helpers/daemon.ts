@@ -78,12 +78,9 @@ export class Daemon {
     const args = ['run', '--init', '-c', this.configFile, ...extraArgs];
     const env = { ...process.env, SHIPMATE_TEST_FAULTS: this.faultsFile ?? '' };
     const stdio: ['ignore', 'ignore', 'pipe'] = ['ignore', 'ignore', 'pipe'];
-    const child = this.faultsFile
-      ? spawn(NODE, [FAULTY_DAEMON, ...args], { stdio, env })
-      : spawn(SHIPMATE, args, { stdio, env });
-    const endWithUs = () => child.kill('SIGKILL');
-    process.once('exit', endWithUs);
-    child.once('exit', () => process.off('exit', endWithUs));
+    const program = this.faultsFile ? [NODE, FAULTY_DAEMON] : [SHIPMATE];
+    // Ends with the test that started it, however that ends.
+    const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...program, ...args], { stdio, env });
     this.#child = child;
     this.#frozen = false;
     this.#toldToEnd = false;

@@ -139,15 +139,15 @@ class Server implements EtcdNode {
 
   /** Returns once its port answers. */
   async start(): Promise<void> {
-    const child = spawn('etcd', this.#args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    // Ends with the test that started it, however that ends.
+    const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', 'etcd', ...this.#args], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     let stderr = '';
     child.stderr.on('data', (text) => {
       stderr = `${stderr}${text}`.slice(-4_000);
     });
     this.#child = child;
-    const endWithUs = () => child.kill('SIGKILL');
-    process.once('exit', endWithUs);
-    child.once('exit', () => process.off('exit', endWithUs));
     await until(`etcd listens at ${this.endpoint}`, READY_WITHIN_MS, async () => {
       if (child.exitCode !== null) throw new Error(`etcd ended: ${stderr}`);
       return listens(Number(new URL(this.endpoint).port));
