@@ -201,8 +201,9 @@ export class BinlogDir {
     return join(this.dir, 'binlog.index');
   }
 
-  /** Starts the first file. */
+  /** Starts the first file; its index is there before it, as the server does it. */
   start(): void {
+    appendFileSync(this.index, '');
     this.#open();
   }
 
