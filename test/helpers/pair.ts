@@ -35,6 +35,16 @@ export interface TwinOptions {
   readonly coordination?: (own: MemoryCoordination) => Coordination;
 }
 
+/** The coordination with some of its parts exchanged. */
+export const but = (parts: (own: MemoryCoordination) => Partial<Coordination>) => (own: MemoryCoordination) =>
+  new Proxy<Coordination>(own, {
+    get(target, name) {
+      const given = Reflect.get(parts(own), name);
+      const value = given ?? Reflect.get(target, name);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+
 /** Twins in one process: the real role loop over a log, a store and a coordination in memory. */
 export class Pair {
   readonly log = new FakeLog();

@@ -2,14 +2,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { adoptArchive } from '../../src/archive/identity.ts';
 import { within } from '../../src/archive/retry.ts';
-import type { Coordination } from '../../src/coordination/coordination.ts';
 import { placeKey } from '../../src/core/keys.ts';
 import { Discontinuity, ShipmateError } from '../../src/errors.ts';
 import { FakeLog } from '../fakes/fake-log.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
-import type { MemoryCoordination } from '../fakes/memory-coordination.ts';
-import { asker, Pair, STREAM } from '../helpers/pair.ts';
+import { asker, but, Pair, STREAM } from '../helpers/pair.ts';
 import { until } from '../helpers/wait.ts';
 
 const pairs: Pair[] = [];
@@ -28,16 +26,6 @@ const BOUND_MS = 10_000;
 
 /** What a daemon takes for the state directory's or etcd's failure. */
 const failed = () => new ShipmateError('broken for a moment', { code: 'BROKEN', verdict: 'retry' });
-
-/** The coordination with some of its parts exchanged. */
-const but = (parts: (own: MemoryCoordination) => Partial<Coordination>) => (own: MemoryCoordination) =>
-  new Proxy<Coordination>(own, {
-    get(target, name) {
-      const given = Reflect.get(parts(own), name);
-      const value = given ?? Reflect.get(target, name);
-      return typeof value === 'function' ? value.bind(target) : value;
-    },
-  });
 
 describe('what fails beside the archive', () => {
   test('a watch of the cursor that fails is begun again, and does not end the daemon', async () => {

@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { openSolo } from '../../src/coordination/solo.ts';
-import { Discontinuity } from '../../src/errors.ts';
+import { Discontinuity, ShipmateError } from '../../src/errors.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
-import { Pair, asker as request, STREAM } from '../helpers/pair.ts';
+import { but, Pair, asker as request, STREAM } from '../helpers/pair.ts';
 import { until } from '../helpers/wait.ts';
 
 const pairs: Pair[] = [];
@@ -150,6 +150,31 @@ describe('the role loop', () => {
     const [last] = (await pair.chain()).slice(-1);
     expect(last!.header).toMatchObject({ kind: 'opening', term: 2 });
     await until('it is the cursor', () => pair.hub.stream(STREAM).cursor?.digest === last!.digest);
+  });
+
+  test('rule 16: who leaves saves what is settled, though it could save nothing before', async () => {
+    const pair = newPair();
+    pair.log.append();
+    let leaving = false;
+    const a = pair.start('a', {
+      coordination: but(({ cursors }) => ({
+        cursors: {
+          load: (stream) => cursors.load(stream),
+          watch: (stream, signal) => cursors.watch(stream, signal),
+          forget: (stream) => cursors.forget(stream),
+          async save(cursor, by) {
+            if (!leaving) throw new ShipmateError('not now', { code: 'BROKEN', verdict: 'retry' });
+            await cursors.save(cursor, by);
+          },
+        },
+      })),
+    });
+    await pair.shipped();
+    expect(pair.hub.stream(STREAM).cursor).toBeNull();
+    leaving = true;
+    await a.stop();
+    const [last] = (await pair.chain()).slice(-1);
+    expect(pair.hub.stream(STREAM).cursor).toMatchObject({ term: 1, slot: last!.header.slot, digest: last!.digest });
   });
 
   test('a source that fails for a moment is read on from where it failed, in the same term', async () => {

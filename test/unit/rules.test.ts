@@ -6,7 +6,7 @@ import { type Archive, findEnd } from '../../src/archive/walk.ts';
 import { chainStart, decodeArchiveFile, encodeArchiveFile } from '../../src/core/archive.ts';
 import type { ChainEnd } from '../../src/core/chain.ts';
 import { encodeFloor } from '../../src/core/floor.ts';
-import { type Chunk, encodeHeader, type Opening } from '../../src/core/header.ts';
+import { type Chunk, encodeHeader, type Opening, type Seal } from '../../src/core/header.ts';
 import { floorKey, placeKey, streamKey } from '../../src/core/keys.ts';
 import type { Position } from '../../src/core/position.ts';
 import { statusReport } from '../../src/core/status.ts';
@@ -103,6 +103,21 @@ const openingAt = ({ archive, stream, term, digest: prev }: ChainEnd): Opening =
   result: 'resume',
   evidence: {},
   previous: null,
+});
+
+const sealAt = ({ archive, stream, term, slot, digest: prev, position, last: previous }: ChainEnd): Seal => ({
+  v: 1,
+  archive,
+  stream,
+  term,
+  slot,
+  claim: 'a claim',
+  prev,
+  node: 'a',
+  time: '2026-01-01T00:00:00.000Z',
+  kind: 'seal',
+  at: position,
+  previous,
 });
 
 const cursorAt = ({ last, digest }: ChainEnd) => ({ ...last!, digest });
@@ -215,6 +230,16 @@ describe('taking over', () => {
     await expect(sealOpenTerm(archive, chainStart(info), writer('b'), retries)).rejects.toMatchObject({
       code: 'CHAIN_BROKEN',
     });
+  });
+
+  test('rule 5: a seal that does not name the header before it is an alarm', async () => {
+    const { archive, memory } = emptyArchive();
+    const end = await ship(archive, await takeOver(archive), 3);
+    const seal: Seal = { ...sealAt(end), prev: 'another' };
+    memory.overwrite(placeKey(STREAM, end), encodeHeader(seal).frame);
+    await expect(findEnd(archive, cursorAt(end))).rejects.toMatchObject({ code: 'CHAIN_BROKEN' });
+    memory.overwrite(placeKey(STREAM, end), encodeHeader(sealAt(end)).frame);
+    expect(await findEnd(archive, cursorAt(end))).toMatchObject({ term: end.term + 1, slot: 0, owner: 'a claim' });
   });
 
   test('rule 6: my own timed-out write is a success; another object in its place deposes', async () => {
