@@ -403,6 +403,23 @@ describe('taking over', () => {
     expect(history).toEqual([2, 1]);
   });
 
+  test('rule 14: what no successor names is no evidence: going back over the chain stops there, told', async () => {
+    const { archive, memory } = emptyArchive();
+    const end = await ship(archive, await takeOver(archive), 5);
+    const head = (await headOf(archive, end))!;
+    memory.overwrite(
+      placeKey(STREAM, { term: end.term, slot: 3 }),
+      encodeHeader(chunkAt({ ...end, slot: 3 }, 2)).frame,
+    );
+    const going = async () => {
+      for await (const { to } of head.history()) if (to.offset < 3) return to.offset;
+      return null;
+    };
+    await expect(going()).rejects.toMatchObject({ code: 'CHAIN_BROKEN' });
+    await memory.delete([placeKey(STREAM, { term: end.term, slot: 3 })]);
+    await expect(going()).rejects.toMatchObject({ code: 'CHAIN_BROKEN' });
+  });
+
   test('rule 21: the lag of a stream is the largest over its twins', () => {
     const twin = (node: string, lagBytes: number) => ({
       node,
