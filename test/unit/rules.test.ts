@@ -283,6 +283,7 @@ describe('taking over', () => {
     const { archive } = emptyArchive();
     const first = await ship(archive, await takeOver(archive), 2);
     const unopened = await sealOpenTerm(archive, first, writer('b'), retries);
+    expect(await findEnd(archive, cursorAt(unopened))).toMatchObject({ position: at(2) });
     const third = await takeOver(archive, writer('c'));
     expect(unopened).toMatchObject({ term: first.term + 1, slot: 0 });
     expect(third.term).toBe(first.term + 2);
