@@ -41,6 +41,8 @@ export interface Etcd {
   readonly login: { readonly username: string; readonly password: string } | null;
   /** What etcdctl prints, as root. */
   ctl(...args: string[]): Promise<string>;
+  /** Turns passwords on again, after a wipe. */
+  demandPasswords(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -104,6 +106,7 @@ export async function startEtcd(options: EtcdOptions = {}): Promise<Etcd> {
     tls: certificates,
     login: auth ? LOGIN : null,
     ctl: (...args) => etcdctl(asRoot, ...args),
+    demandPasswords: () => demandPasswords((...args) => etcdctl([], ...args)),
     stop,
   };
 }

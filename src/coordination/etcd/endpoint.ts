@@ -1,9 +1,9 @@
 import { isIPv6 } from 'node:net';
 import { getCACertificates } from 'node:tls';
-import { type CallOptions, InterceptingCall, type Interceptor } from '@grpc/grpc-js';
+import { type CallOptions, InterceptingCall, type Interceptor, status } from '@grpc/grpc-js';
 import { noop } from 'cockatiel';
 import { Etcd3, type IOptions } from 'etcd3';
-import { isLoginLost, isLoginNeedless } from './errors.ts';
+import { isLate, isLoginLost, isLoginNeedless, LOGIN_LOST } from './errors.ts';
 
 /** Contents of PEM files. */
 export interface TlsFiles {
@@ -87,6 +87,8 @@ export class Endpoint {
     try {
       return await attempt();
     } catch (error) {
+      // etcd holds a call whose token is from a later state than its own: it was wiped, or put back.
+      if (isLate(error)) this.#forget(token);
       if (!this.#login || !isLoginLost(error)) throw error;
       this.#forget(token);
       return attempt();
@@ -123,11 +125,18 @@ export class Endpoint {
   }
 
   // etcd3 logs in over a channel that it never closes and on which no option acts, and sees no lost token on streams.
+  // A call whose token etcd refuses by name it sends again at once, with the same token and without end: so it gets to
+  // see another name.
   readonly #showToken: Interceptor = (options, nextCall) =>
     new InterceptingCall(nextCall(options), {
-      start: (metadata, listener, next) => {
+      start: (metadata, _listener, next) => {
         if (this.#token) metadata.set('token', this.#token);
-        next(metadata, listener);
+        next(metadata, {
+          onReceiveStatus: (answer, pass) => {
+            const lost = answer.code === status.UNAUTHENTICATED;
+            pass(lost ? { ...answer, details: LOGIN_LOST } : answer);
+          },
+        });
       },
     });
 
@@ -153,6 +162,6 @@ export class Endpoint {
 
   /** Unless another call got a newer one meanwhile. */
   #forget(token: string | null): void {
-    if (this.#token === token) this.#token = null;
+    if (this.#login && this.#token === token) this.#token = null;
   }
 }

@@ -1,7 +1,6 @@
 import {
   ClientClosedError,
   EtcdAuthenticationFailedError,
-  EtcdInvalidAuthTokenError,
   EtcdLeaseInvalidError,
   EtcdPermissionDeniedError,
   isRecoverableError,
@@ -20,12 +19,15 @@ export function isUndecided(error: unknown): boolean {
   return isError(error) && isRecoverableError(error) && !isFull(error);
 }
 
+/** Whether a call's deadline passed before etcd answered. */
+export const isLate = (error: unknown) => /DEADLINE_EXCEEDED/.test(messageOf(error));
+
+/** What a refused token is called between an endpoint's connection and its `run`. */
+export const LOGIN_LOST = 'the login was lost';
+
 /** Whether a new token may help: the old one ran out, or users and roles were changed. */
 export function isLoginLost(error: unknown): boolean {
-  return (
-    error instanceof EtcdInvalidAuthTokenError ||
-    /auth store is old|revision in header is old|user name is empty/.test(messageOf(error))
-  );
+  return /the login was lost|auth store is old|revision in header is old|user name is empty/.test(messageOf(error));
 }
 
 export const isLoginNeedless = (error: unknown) => /authentication is not enabled/.test(messageOf(error));
