@@ -1,6 +1,8 @@
+import { buffer } from 'node:stream/consumers';
+import { decodePayload } from '../codec/decode.ts';
 import type { ChainEnd } from '../core/chain.ts';
-import type { Chunk, Header } from '../core/header.ts';
-import { comparePlaces, type Place, placeText } from '../core/keys.ts';
+import { type Chunk, decodeHeader, type Opening, placeIn, type Read } from '../core/header.ts';
+import { comparePlaces, type Place, placeKey, placeText } from '../core/keys.ts';
 import type { Position } from '../core/position.ts';
 import { ShipmateError } from '../errors.ts';
 import type { Head, Witness } from '../source/source.ts';
@@ -12,7 +14,13 @@ export async function headOf(archive: Archive, end: ChainEnd): Promise<Head | nu
   const history = () => livingChunks(archive, end);
   let witness: Witness | null = null;
   for await (witness of history()) break;
-  return { position: end.position, witness, history };
+  return {
+    position: end.position,
+    witness,
+    history,
+    left: () => leftEnds(archive, end),
+    bytes: (of) => bytesOf(archive, of),
+  };
 }
 
 export const witnessOf = (chunk: Chunk): Witness => ({
@@ -23,36 +31,89 @@ export const witnessOf = (chunk: Chunk): Witness => ({
   openTransaction: chunk.openTransaction,
 });
 
+/** Which object a witness is of. */
+const objects = new WeakMap<Witness, { place: Place; digest: string }>();
+
+async function bytesOf(archive: Archive, witness: Witness): Promise<Uint8Array> {
+  const object = objects.get(witness);
+  if (!object) throw new TypeError('this witness is of no chunk of the archive');
+  const key = placeKey(archive.info.stream, object.place);
+  const bytes = await buffer(await archive.store.read(key));
+  const { header, digest, payloadOffset } = decodeHeader(bytes, key);
+  if (digest !== object.digest || header.kind !== 'chunk') throw brokenAt(archive, object.place);
+  return decodePayload(bytes.subarray(payloadOffset), header, key);
+}
+
 /** The chain's chunks, newest first, without those that a later opening cut off (truncate, fork). */
 async function* livingChunks(archive: Archive, end: ChainEnd): AsyncIterable<Witness> {
   let cut: Position | null = null;
-  for await (const header of backwards(archive, end)) {
-    if (header.kind === 'opening') {
-      if (cut === null && (header.result === 'truncate' || header.result === 'fork')) cut = header.at;
-    } else if (header.kind === 'chunk') {
+  for await (const { header, digest } of backwards(archive, end)) {
+    if (header.kind === 'opening') cut ??= cutBy(header);
+    else if (header.kind === 'chunk') {
       if (cut !== null && !endsBy(header, cut)) continue;
       cut = null;
-      yield witnessOf(header);
+      const witness = witnessOf(header);
+      objects.set(witness, { place: placeIn(header), digest });
+      yield witness;
     }
   }
 }
 
+/** Where the log before this opening stops to count; null: at its end. */
+function cutBy({ result, at, common }: Opening): Position | null {
+  return result === 'truncate' || result === 'fork' ? (common ?? at) : null;
+}
+
 const endsBy = ({ to }: Chunk, cut: Position) =>
-  to.segment === cut.segment && to.incarnation === cut.incarnation && to.offset <= cut.offset;
+  to.origin === cut.origin &&
+  to.segment === cut.segment &&
+  to.incarnation === cut.incarnation &&
+  to.offset <= cut.offset;
+
+/** Where the terms ended that a fork came after. */
+async function* leftEnds(archive: Archive, end: ChainEnd): AsyncIterable<Position> {
+  let isLeft = false;
+  for await (const { header } of backwards(archive, end)) {
+    if (header.kind === 'seal' && isLeft && header.at !== null) yield header.at;
+    isLeft = header.kind === 'opening' && header.result === 'fork';
+  }
+}
+
+/** So many headers are read at once, at most, going back. */
+const MOST_AT_ONCE = 32;
 
 /** The chain's headers from the end back to the floor, each proven by the digest that its successor names. */
-async function* backwards(archive: Archive, end: ChainEnd): AsyncIterable<Header> {
+async function* backwards(archive: Archive, end: ChainEnd): AsyncIterable<Read> {
   const floor = await readFloor(archive);
   let place = end.last;
   let { digest } = end;
+  let atOnce = 1;
+  let ahead: Promise<Read | null>[] = [];
   while (place !== null && comparePlaces(place, floor) >= 0) {
-    const read = await readPlace(archive, place);
+    if (ahead.length === 0) {
+      ahead = readBack(archive, place, atOnce);
+      atOnce = Math.min(2 * atOnce, MOST_AT_ONCE);
+    }
+    const read = await ahead.shift();
     if (read?.digest !== digest) throw brokenAt(archive, place);
     const { header } = read;
-    yield header;
+    yield read;
     digest = header.prev;
-    place = header.kind === 'chunk' ? { term: header.term, slot: header.slot - 1 } : header.previous;
+    if (header.kind === 'chunk') place = { term: header.term, slot: header.slot - 1 };
+    else {
+      place = header.previous;
+      ahead = [];
+    }
   }
+}
+
+/** The objects of one term at a place and before it, newest first. */
+function readBack(archive: Archive, { term, slot }: Place, count: number): Promise<Read | null>[] {
+  return Array.from({ length: Math.min(count, slot + 1) }, (_, n) => {
+    const reading = readPlace(archive, { term, slot: slot - n });
+    reading.catch(() => {}); // thrown when its turn comes, if it does
+    return reading;
+  });
 }
 
 function brokenAt({ store, info }: Archive, place: Place): ShipmateError {

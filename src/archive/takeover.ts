@@ -52,6 +52,7 @@ export async function openTerm(
     at: located.at,
     result: located.result,
     evidence: { reason: located.reason, ...located.evidence },
+    ...(located.common && { common: located.common }),
     previous: end.last,
   };
   const { frame, digest } = encodeHeader(opening);

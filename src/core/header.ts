@@ -37,6 +37,9 @@ const opening = z.object({
   result: z.enum(RESULTS),
   /** What `locate` went by, for whoever reads the archive later. */
   evidence: z.record(z.string(), z.unknown()),
+  /** Of a `fork` to another server's log: the end of what still counts, in the log that is left. `at` has the same ID or
+   * an older one. */
+  common: positionSchema.optional(),
   previous: place,
 });
 

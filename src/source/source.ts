@@ -25,8 +25,12 @@ export interface Head {
   readonly position: Position | null;
   /** The last chunk; null while nothing was shipped. */
   readonly witness: Witness | null;
-  /** Chunks of the chain, newest first, `witness` included: for finding the last common point. Reads the store. */
+  /** Chunks of the chain that count, newest first, `witness` included: for finding the last common point. Reads the store. */
   history(): AsyncIterable<Witness>;
+  /** Ends of logs that the archive has left by a fork, newest first: never to be gone back to by itself. Reads the store. */
+  left(): AsyncIterable<Position>;
+  /** The plain bytes of a chunk that `history` gave, proven by its digest. Reads the store. */
+  bytes(witness: Witness): Promise<Uint8Array>;
 }
 
 /** How this twin could go on from a head (protocol rule 14). */
@@ -34,6 +38,8 @@ export interface Located {
   readonly result: Result;
   /** Where the next term would start; for `gap` and `fork` where it would start if an operator accepts; null: no byte yet. */
   readonly at: Position | null;
+  /** For `fork` to another server's log: where what was shipped stops to count, in the log that is left. */
+  readonly common?: Position;
   /** Whether a take-over may go on without an operator. */
   readonly allowed: boolean;
   /** One line for status, alerts and the opening: why this result. */
@@ -105,6 +111,11 @@ export interface LogFormat {
   covers?(id: string, target: string): boolean;
   /** Parses an ID given by an operator; throws UsageError. */
   parseId(text: string): string;
+  /**
+   * What makes a file of the bytes from inside a segment on, by an opening's evidence: for binlogs the magic number and the
+   * file's first events. Null where the evidence does not tell.
+   */
+  fileStart?(evidence: Readonly<Record<string, unknown>>): Uint8Array | null;
   /** Files to write beside the segments of one run: for binlogs the index. */
   extras(segments: readonly string[]): { name: string; content: string }[];
 }

@@ -2,6 +2,7 @@ import type { Position } from '../../src/core/position.ts';
 import { follows, samePlace } from '../../src/core/position.ts';
 import { witnessDigest } from '../../src/core/witness.ts';
 import type { Head, Located, LogSlice, LogSource, Witness } from '../../src/source/source.ts';
+import { headWith } from '../helpers/head.ts';
 
 interface ShippedChunk extends Witness {
   readonly bytes: Buffer;
@@ -32,14 +33,7 @@ export class Shipping {
   }
 
   head(): Head {
-    const newestFirst = this.#chunks.toReversed();
-    return {
-      position: this.#position,
-      witness: newestFirst[0] ?? null,
-      async *history() {
-        yield* newestFirst;
-      },
-    };
+    return headWith({ position: this.#position, chunks: this.#chunks.toReversed() });
   }
 
   /** A new term: goes on from `at`, and cuts what was shipped beyond it if it was a truncation. */

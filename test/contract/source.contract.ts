@@ -3,6 +3,7 @@ import { samePlace } from '../../src/core/position.ts';
 import { witnessDigest } from '../../src/core/witness.ts';
 import { Discontinuity } from '../../src/errors.ts';
 import type { LogSlice, LogSource } from '../../src/source/source.ts';
+import { headWith } from '../helpers/head.ts';
 import { endOf, Shipping } from './source-shipping.ts';
 
 const MAX_SLICE_BYTES = 1 << 20;
@@ -86,7 +87,7 @@ export function sourceContract(name: string, start: () => Promise<SourceHarness>
       const [oldest] = (await harness.contents()).keys();
       const located = await source.locate(null);
       expect(located).toMatchObject({ result: 'start', allowed: true, at: { segment: oldest, offset: 0 } });
-      expect(await source.locate({ position: null, witness: null, async *history() {} })).toEqual(located);
+      expect(await source.locate(headWith({ position: null }))).toEqual(located);
     });
 
     test('goes on from wherever a slice ended', async () => {
@@ -208,13 +209,8 @@ export function sourceContract(name: string, start: () => Promise<SourceHarness>
       await harness.append();
       await harness.purge();
       const [newest] = (await harness.contents()).keys();
-      const head = {
-        position: lastOfFirst.to,
-        witness: shipping.chunks.find(({ to }) => samePlace(to, lastOfFirst.to))!,
-        async *history() {
-          yield* shipping.chunks.filter(({ to }) => to.segment !== newest).toReversed();
-        },
-      };
+      const chunks = shipping.chunks.filter(({ to }) => to.segment !== newest).toReversed();
+      const head = headWith({ position: lastOfFirst.to, chunks });
       const located = await open().locate(head);
       expect(located).toMatchObject({ result: 'resume', allowed: true, at: { segment: newest, offset: 0 } });
     });

@@ -8,6 +8,7 @@ import { endOf } from '../contract/source-shipping.ts';
 import * as binlog from '../helpers/binlog.ts';
 import { BinlogDir } from '../helpers/binlog.ts';
 import { benchOfBinlogs } from '../helpers/binlog-source.ts';
+import { headWith } from '../helpers/head.ts';
 
 const bench = benchOfBinlogs();
 
@@ -23,13 +24,7 @@ async function shipTransactions(count: number): Promise<void> {
 }
 
 function headAt(position: Position, chunks: readonly Witness[]): Head {
-  return {
-    position,
-    witness: chunks.at(-1) ?? null,
-    async *history() {
-      yield* chunks.toReversed();
-    },
-  };
+  return headWith({ position, chunks: chunks.toReversed() });
 }
 
 describe('finding the place in the binlogs', () => {
@@ -137,8 +132,7 @@ describe('finding the place in the binlogs', () => {
     writeFileSync(bench.binlogs.newest, Buffer.concat(header));
     let asked = 0;
     const head: Head = {
-      position,
-      witness: chunks.at(-1)!,
+      ...headWith({ position, chunks }),
       async *history() {
         for (;;) {
           asked++;
