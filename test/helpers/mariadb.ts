@@ -19,6 +19,13 @@ export interface MariadbOptions {
   readonly dataDir?: string;
 }
 
+export interface Replication {
+  /** Appliers that work at the same time: transactions of different domains then end in another order; one by default. */
+  readonly parallelThreads?: number;
+  /** The GTID position to start after; by default all that this server has, so that an old primary can come back. */
+  readonly from?: string;
+}
+
 export interface Mariadb {
   /** Holds the binlogs too: binlog.index, binlog.000001 … */
   readonly dataDir: string;
@@ -27,6 +34,7 @@ export interface Mariadb {
   /** As Shipmate's config takes it. */
   readonly url: string;
   readonly pid: number;
+  readonly serverId: number;
   /** One statement on a connection of the server's own. */
   query(sql: string, values?: readonly unknown[]): Promise<Record<string, unknown>[]>;
   /** Another connection, for the caller to end. */
@@ -36,6 +44,17 @@ export interface Mariadb {
    * later: what is compared right afterwards must not grow meanwhile.
    */
   rotate(): Promise<void>;
+  /** Makes this server a read-only replica by GTID. Start it with `--log-slave-updates`, or its binlogs lack what it gets. */
+  replicateFrom(primary: Pick<Mariadb, 'port'>, options?: Replication): Promise<void>;
+  /** Stops replicating; with `applierOnly` it still receives, but falls behind. `startReplica` goes on. */
+  stopReplica(options?: { applierOnly?: boolean }): Promise<void>;
+  startReplica(): Promise<void>;
+  /** A failover's last step: replicates no more, knows no primary, is writable. */
+  promote(): Promise<void>;
+  /** Its whole GTID position: `0-1-52,1-1-7`. */
+  gtids(): Promise<string>;
+  /** Resolves once a replica has applied all that a GTID position names. */
+  waitFor(gtids: string): Promise<void>;
   /** SIGKILL, and waits until it is gone. */
   kill9(): Promise<void>;
   /** An orderly shutdown, and waits for it. */
@@ -47,6 +66,7 @@ export interface Mariadb {
 }
 
 const START_WITHIN_MS = 30_000;
+const WAIT_SECONDS = 30;
 // Small and quick: nothing in the tests needs a large InnoDB.
 const INNODB = ['--innodb-buffer-pool-size=16M', '--innodb-log-file-size=8M', '--innodb-fast-shutdown=2'];
 
@@ -70,6 +90,7 @@ class Server implements Mariadb {
   readonly socket: string;
   readonly port: number;
   readonly url: string;
+  readonly serverId: number;
   readonly #folder: string;
   readonly #args: readonly string[];
   #process: ChildProcess | null = null;
@@ -79,6 +100,7 @@ class Server implements Mariadb {
     this.#folder = options.folder;
     this.dataDir = options.dataDir;
     this.port = options.port;
+    this.serverId = options.serverId;
     this.socket = join(options.folder, 'socket');
     this.url = `mariadb://root@127.0.0.1:${options.port}`;
     this.#args = [
@@ -138,6 +160,44 @@ class Server implements Mariadb {
       const events = await this.query(`SHOW BINLOG EVENTS IN '${file}' LIMIT 20`);
       return events.some(({ Event_type, Info }) => Event_type === 'Binlog_checkpoint' && Info === file);
     });
+  }
+
+  async replicateFrom({ port }: Pick<Mariadb, 'port'>, { parallelThreads = 0, from }: Replication = {}): Promise<void> {
+    await this.query('SET GLOBAL read_only = ON');
+    await this.query(`SET GLOBAL slave_parallel_threads = ${parallelThreads}`);
+    await this.query('SET GLOBAL gtid_slave_pos = ?', [from ?? (await this.gtids())]);
+    await this.query(
+      `CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = ${port}, MASTER_USER = 'root', MASTER_PASSWORD = '', ` +
+        'MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = 1',
+    );
+    await this.startReplica();
+  }
+
+  async stopReplica({ applierOnly = false } = {}): Promise<void> {
+    await this.query(applierOnly ? 'STOP SLAVE SQL_THREAD' : 'STOP SLAVE');
+  }
+
+  async startReplica(): Promise<void> {
+    await this.query('START SLAVE');
+  }
+
+  async promote(): Promise<void> {
+    await this.query('STOP SLAVE');
+    await this.query('RESET SLAVE ALL');
+    await this.query('SET GLOBAL read_only = OFF');
+  }
+
+  async gtids(): Promise<string> {
+    const [row] = await this.query('SELECT @@GLOBAL.gtid_current_pos AS gtids');
+    return String(row?.gtids);
+  }
+
+  async waitFor(gtids: string): Promise<void> {
+    const [row] = await this.query('SELECT MASTER_GTID_WAIT(?, ?) AS failed', [gtids, WAIT_SECONDS]);
+    if (Number(row?.failed) === 0) return;
+    const [status] = await this.query('SHOW SLAVE STATUS');
+    const error = String(status?.Last_SQL_Error || status?.Last_IO_Error || 'no error');
+    throw new Error(`${gtids} was not applied within ${WAIT_SECONDS} s, it is at ${await this.gtids()}: ${error}`);
   }
 
   kill9(): Promise<void> {
