@@ -6,6 +6,7 @@ import type { Read, Result } from '../core/header.ts';
 import type { Position } from '../core/position.ts';
 import { LivingLog } from '../core/ranges.ts';
 import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
+import type { LogFormat, Until } from '../source/source.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { notWhole } from './chunks.ts';
 import type { Progress } from './progress.ts';
@@ -89,8 +90,22 @@ export class ChainSummary {
   }
 }
 
-/** Reads all headers of the chain, and what they say. Throws ArchiveNotWhole where they contradict each other. */
-export async function readSummary(archive: Archive, progress: Progress): Promise<Reading<ChainSummary>> {
+/** Which part of the log is wanted: what comes after the ID `from` (null: from the start on) up to `until`. */
+export interface Range {
+  readonly from: string | null;
+  readonly until: Until;
+}
+
+/**
+ * Reads the chain's headers, and what they say: all of them, or with a range at least those that it needs, beginning with
+ * a whole segment. Throws ArchiveNotWhole where they contradict each other.
+ */
+export async function readSummary(
+  archive: Archive,
+  progress: Progress,
+  _range?: Range,
+  _format?: LogFormat,
+): Promise<Reading<ChainSummary>> {
   progress.stage('reading the archive', { unit: 'objects' });
   try {
     return await readFromFloor(archive, (from) => new ChainSummary(from, () => progress.advance(1)));
