@@ -16,6 +16,7 @@ import {
 import { ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { readHeader } from './objects.ts';
+import { firstWhere, PROBES } from './search.ts';
 
 /** A stream's archive in one store. */
 export interface Archive {
@@ -32,6 +33,8 @@ export type OnObject = (met: Met, read: Read, end: ChainEnd) => void;
 
 /** Most objects read ahead of the walk: slots are predictable, so latency need not add up. */
 const MAX_READ_AHEAD = 16;
+/** The same where whole terms are read, and the few too many at their ends weigh nothing. */
+const MAX_FAR_AHEAD = 128;
 
 /** The header at a place, or null where the place is empty. */
 export async function readPlace({ store, info }: Archive, place: Place): Promise<Read | null> {
@@ -77,23 +80,33 @@ export async function walkOn(archive: Archive, from: ChainEnd, onObject?: OnObje
   }
 }
 
-/** Every object from a verified place to the present end, in chain order, foreign ones included. */
-export async function readChain(archive: Archive, from: ChainEnd, onObject: OnObject): Promise<ChainEnd> {
-  let { end, sealed } = await walkTerm(archive, from, onObject);
-  while (sealed) ({ end, sealed } = await walkTerm(archive, end, onObject));
+/**
+ * Every object from a verified place to the present end, in chain order, foreign ones included; nothing above `upTo`.
+ */
+export async function readChain(archive: Archive, from: ChainEnd, onObject: OnObject, upTo?: Place): Promise<ChainEnd> {
+  const walk = (at: ChainEnd) => walkTerm(archive, at, onObject, { maxAhead: MAX_FAR_AHEAD, upTo });
+  let { end, sealed } = await walk(from);
+  while (sealed) ({ end, sealed } = await walk(end));
   return end;
 }
 
-/** Walks one term to its seal or its first empty place. */
+interface Extent {
+  readonly maxAhead: number;
+  readonly upTo?: Place | undefined;
+}
+
+/** Walks one term to its seal or its first empty place; not above `upTo`. */
 async function walkTerm(
   archive: Archive,
   from: ChainEnd,
   onObject?: OnObject,
+  { maxAhead, upTo }: Extent = { maxAhead: MAX_READ_AHEAD },
 ): Promise<{ end: ChainEnd; sealed: boolean }> {
   let end = from;
-  const ahead = readAhead(archive, from);
+  const endSlot = upTo?.term === from.term ? upTo.slot + 1 : Number.POSITIVE_INFINITY;
+  const ahead = readAhead(archive, from, { maxAhead, endSlot });
   try {
-    for (;;) {
+    while (upTo === undefined || comparePlaces(end, upTo) <= 0) {
       const read = await ahead.next();
       if (read === null) return { end, sealed: false };
       const stepped = step(end, read);
@@ -101,26 +114,27 @@ async function walkTerm(
       onObject?.(stepped.met, read, end);
       if (stepped.met === 'seal') return { end, sealed: true };
     }
+    return { end, sealed: false };
   } finally {
     ahead.stop();
   }
 }
 
 /** Reads a term's slots in order, more and more of them at once while they turn out to be there. */
-function readAhead(archive: Archive, from: Place) {
+function readAhead(archive: Archive, from: Place, { maxAhead, endSlot }: { maxAhead: number; endSlot: number }) {
   const pending: Promise<Read | null>[] = [];
   let nextSlot = from.slot;
   let width = 1;
   return {
     async next(): Promise<Read | null> {
-      while (pending.length < width) {
+      while (pending.length < width && nextSlot < endSlot) {
         const read = readPlace(archive, { term: from.term, slot: nextSlot });
         read.catch(() => {}); // one that is never awaited must not end the process
         pending.push(read);
         nextSlot++;
       }
       const read = await pending.shift();
-      width = Math.min(width * 2, MAX_READ_AHEAD);
+      width = Math.min(width * 2, maxAhead);
       return read ?? null;
     },
     stop() {
@@ -198,20 +212,15 @@ async function opensItsTerm(archive: Archive, header: Header): Promise<boolean> 
  * A slot that is surely part of the contiguous run: gallops to some occupied slot and steps back W, since no slot is
  * begun W or more above the lowest unsettled one.
  */
-async function nearEnd(archive: Archive, term: number, lowest: number): Promise<number> {
-  const occupied = async (slot: number) =>
-    (await archive.store.head(placeKey(archive.info.stream, { term, slot }))) !== null;
+export async function nearEnd({ store, info }: Archive, term: number, lowest: number): Promise<number> {
+  const isEmpty = async (slot: number) => (await store.head(placeKey(info.stream, { term, slot }))) === null;
   let low = lowest;
   let high = lowest + 1;
-  while (await occupied(high)) {
-    const stride = 2 * (high - lowest);
+  while (!(await isEmpty(high))) {
+    const stride = (PROBES + 1) * (high - lowest);
     low = high;
     high = lowest + stride;
   }
-  while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
-    if (await occupied(middle)) low = middle;
-    else high = middle;
-  }
-  return Math.max(lowest, low - archive.info.window);
+  const end = await firstWhere(low + 1, high, isEmpty);
+  return Math.max(lowest, end - 1 - info.window);
 }
