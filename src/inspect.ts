@@ -83,27 +83,27 @@ async function inspectStream(
   source: LogSource,
   coordination: Coordination,
 ): Promise<Finding[]> {
-  const findings = await source.inspect();
   const archive = await readArchive(openStore(config, plan.primary), name);
   if (archive === null) {
     return [
-      ...findings,
+      ...(await source.inspect()),
       { level: 'ok', message: `no archive in store ${plan.primary} yet: "shipmate run --init" creates it` },
     ];
   }
   const known = await coordination.archives.load(name);
   if (known !== null && known.id !== archive.info.archive) {
-    findings.push({
-      level: 'error',
-      message: `store ${plan.primary} holds archive ${archive.info.archive}, but the twins know ${known.id}`,
-      hint: `another cluster's store or prefix? If it is this database's archive: shipmate adopt ${name}`,
-    });
-    return findings;
+    return [
+      ...(await source.inspect()),
+      {
+        level: 'error',
+        message: `store ${plan.primary} holds archive ${archive.info.archive}, but the twins know ${known.id}`,
+        hint: `another cluster's store or prefix? If it is this database's archive: shipmate adopt ${name}`,
+      },
+    ];
   }
-  const { result, allowed, reason } = await source.locate(await headOf(archive, await findEnd(archive, null)));
-  findings.push({
-    level: allowed ? 'ok' : 'error',
-    message: `this twin against the archive's end: ${result}: ${reason}`,
-  });
-  return findings;
+  const { result, at, allowed, reason } = await source.locate(await headOf(archive, await findEnd(archive, null)));
+  return [
+    ...(await source.inspect(at ?? undefined)),
+    { level: allowed ? 'ok' : 'error', message: `this twin against the archive's end: ${result}: ${reason}` },
+  ];
 }

@@ -8,6 +8,7 @@ import { inspectBinlogs } from './mariadb/inspect.ts';
 import { inspectServer } from './mariadb/inspect-server.ts';
 import { locate } from './mariadb/locate.ts';
 import { LogReader } from './mariadb/reader.ts';
+import { ReplicaDuty } from './mariadb/replica-duty.ts';
 import type { Segment } from './mariadb/segment.ts';
 import type { Backlog, LogSource } from './source.ts';
 import { openTailer } from './tailer.ts';
@@ -42,6 +43,7 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
   const { stream, dir, index, url, flavour, busyPollMs, log } = options;
   const maxSliceBytes = options.maxSliceBytes ?? DEFAULT_SLICE_BYTES;
   const binlogs = new Binlogs({ dir, index, flavour });
+  const duty = url === undefined ? null : new ReplicaDuty({ url, flavour, log });
   const ending = new EndFinder({ binlogs, flavour, maxSliceBytes });
 
   /** Descriptors are held from what is not yet shipped: from the position's file, or from the oldest. */
@@ -51,13 +53,23 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
     return first;
   };
 
+  const measureFrom = async (from: Position | null) => {
+    const current = await binlogs.look();
+    const first = await holdFrom(current, from);
+    return first ? measureBacklog(current, first, from?.segment === first.name ? from.offset : 0) : NOTHING;
+  };
+
   return {
     async identity() {
       const newest = await (await binlogs.look()).newestUsable();
       return { type: flavour, name: newest && `server-${newest.header.serverId}` };
     },
 
-    locate: async (head) => locate(await binlogs.look(), head),
+    async locate(head) {
+      const located = await locate(await binlogs.look(), head);
+      const lacking = located.allowed ? await duty?.lacking() : null;
+      return lacking ? { ...located, allowed: false, reason: lacking } : located;
+    },
 
     async *read(from, signal) {
       if (signal.aborted) throw abortReason(signal);
@@ -72,19 +84,17 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
 
     end: () => ending.end(),
 
-    async backlog(from) {
-      const current = await binlogs.look();
-      const first = await holdFrom(current, from);
-      return first ? measureBacklog(current, first, from?.segment === first.name ? from.offset : 0) : NOTHING;
-    },
+    backlog: measureFrom,
 
     async acknowledge(upTo) {
       await holdFrom(binlogs.current, upTo);
     },
 
-    async inspect() {
+    async inspect(from) {
       const findings = await inspectBinlogs(binlogs);
-      return url === undefined ? findings : [...findings, ...(await inspectServer({ url, flavour }))];
+      if (url === undefined) return findings;
+      const backlog = from === undefined ? null : await measureFrom(from).catch(() => null);
+      return [...findings, ...(await inspectServer({ url, flavour, backlog }))];
     },
 
     heldBytes: () => binlogs.current.heldBytes,

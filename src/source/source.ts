@@ -95,8 +95,8 @@ export interface LogSource {
   acknowledge(upTo: Position): Promise<void>;
   /** Disk that segments take which the database has purged, but whose descriptors are held for what is not shipped; bytes. */
   heldBytes?(): number;
-  /** What an operator should know or mend: settings, rights, risks. */
-  inspect(): Promise<Finding[]>;
+  /** What an operator should know or mend: settings, rights, risks; `from`: where this twin would go on, if it is known. */
+  inspect(from?: Position): Promise<Finding[]>;
   close(): Promise<void>;
 }
 

@@ -1,25 +1,27 @@
 import { redact } from '../../core/log.ts';
 import { codeOf, messageOf } from '../../errors.ts';
-import type { Finding } from '../source.ts';
+import type { Backlog, Finding } from '../source.ts';
 import type { Flavour } from './gtid.ts';
+import { replicationFindings } from './inspect-replication.ts';
+import { askServer, isOn, type ServerFacts } from './server-facts.ts';
 
-const CONNECT_TIMEOUT_MS = 5000;
 const MIN_KEEP_DAYS = 1;
 const SECONDS_A_DAY = 86_400;
-const REPLICATION = { mariadb: 'SHOW ALL SLAVES STATUS', mysql: 'SHOW REPLICA STATUS' } as const;
+/** Of what the server keeps, so much may be taken by what is not shipped before an operator is warned. */
+const KEEP_SHARE = 0.5;
 
-/** What a server says about itself: its variables by name, and whether it replicates from another. */
-interface ServerFacts {
-  readonly variables: ReadonlyMap<string, string>;
-  /** What it replicates from, one entry a connection; null: the user may not see. */
-  readonly replication: readonly unknown[] | null;
+export interface InspectOptions {
+  readonly url: string;
+  readonly flavour: Flavour;
+  /** What this twin would still have to ship if it took over now; null: not known. */
+  readonly backlog: Backlog | null;
 }
 
 /** Asks the server what only SQL knows. Never shows the URL's password. */
-export async function inspectServer({ url, flavour }: { url: string; flavour: Flavour }): Promise<Finding[]> {
+export async function inspectServer({ url, flavour, backlog }: InspectOptions): Promise<Finding[]> {
   let facts: ServerFacts;
   try {
-    facts = await ask(url, flavour);
+    facts = await askServer(url, flavour);
   } catch (error) {
     return [
       {
@@ -32,47 +34,17 @@ export async function inspectServer({ url, flavour }: { url: string; flavour: Fl
       },
     ];
   }
-  const { variables, replication } = facts;
   return [
-    ...binlogFindings(variables),
-    ...durabilityFindings(variables),
-    ...retentionFindings(variables),
-    ...replicationFindings(variables, replication),
+    ...binlogFindings(facts),
+    ...durabilityFindings(facts.variables),
+    ...retentionFindings(facts, backlog),
+    ...replicationFindings(facts),
   ];
 }
 
-async function ask(url: string, flavour: Flavour): Promise<ServerFacts> {
-  const { createConnection } = await import('mariadb');
-  const connection = await createConnection(connectionOptions(url));
-  try {
-    const rows: { Variable_name: string; Value: string }[] = await connection.query('SHOW GLOBAL VARIABLES');
-    const variables = new Map(rows.map((row) => [row.Variable_name.toLowerCase(), row.Value]));
-    const replication: unknown[] | null = await connection.query(REPLICATION[flavour]).catch((error: unknown) => {
-      if (codeOf(error) === 'ER_SPECIFIC_ACCESS_DENIED_ERROR') return null;
-      throw error;
-    });
-    return { variables, replication };
-  } finally {
-    await connection.end();
-  }
-}
+type Variables = ServerFacts['variables'];
 
-function connectionOptions(url: string) {
-  const { hostname, port, username, password, searchParams } = new URL(url);
-  const socketPath = searchParams.get('socket');
-  return {
-    user: decodeURIComponent(username),
-    password: decodeURIComponent(password),
-    ...(socketPath ? { socketPath } : { host: hostname || 'localhost', port: Number(port || 3306) }),
-    connectTimeout: CONNECT_TIMEOUT_MS,
-  };
-}
-
-type Variables = ReadonlyMap<string, string>;
-
-const isOn = (variables: Variables, name: string) => ['ON', '1'].includes(variables.get(name)?.toUpperCase() ?? '');
-
-function binlogFindings(variables: Variables): Finding[] {
+function binlogFindings({ variables, binlogFilters }: ServerFacts): Finding[] {
   const findings: Finding[] = [];
   if (!isOn(variables, 'log_bin')) {
     findings.push({
@@ -86,6 +58,20 @@ function binlogFindings(variables: Variables): Finding[] {
       level: 'error',
       message: "the server encrypts its binlogs: they can't be read",
       hint: 'turn encrypt_binlog (MySQL: binlog_encryption) off; shipmate encrypts what it stores by itself ("encrypt:")',
+    });
+  }
+  if (binlogFilters !== null && binlogFilters.length > 0) {
+    findings.push({
+      level: 'error',
+      message: `the binlogs leave databases out (${binlogFilters.join(', ')}): what they hold is in no archive`,
+      hint: 'take binlog_do_db and binlog_ignore_db out of the configuration and restart the server',
+    });
+  }
+  if (variables.get('binlog_format')?.toUpperCase() === 'STATEMENT') {
+    findings.push({
+      level: 'warning',
+      message: 'binlog_format is STATEMENT: what depends on time or order gives other rows when it is replayed',
+      hint: 'SET GLOBAL binlog_format = MIXED (or ROW), and in the configuration',
     });
   }
   if (variables.get('server_id') === '1') {
@@ -117,43 +103,48 @@ function durabilityFindings(variables: Variables): Finding[] {
   ];
 }
 
-function retentionFindings(variables: Variables): Finding[] {
-  const seconds = Number(variables.get('binlog_expire_logs_seconds') ?? 0);
-  const days = seconds > 0 ? seconds / SECONDS_A_DAY : Number(variables.get('expire_logs_days') ?? 0);
-  if (days === 0) return [{ level: 'ok', message: 'the server purges no binlogs by age' }];
-  if (days >= MIN_KEEP_DAYS) return [{ level: 'ok', message: `the server purges binlogs after ${days} days` }];
-  return [
-    {
+/** Purging by age and by size, against what a take-over would need now: what is not shipped, what a replica lacks. */
+function retentionFindings({ variables, replication }: ServerFacts, backlog: Backlog | null): Finding[] {
+  const findings: Finding[] = [];
+  const { seconds, days } = retention(variables);
+  if (days === 0) findings.push({ level: 'ok', message: 'the server purges no binlogs by age' });
+  else if (days >= MIN_KEEP_DAYS) {
+    findings.push({ level: 'ok', message: `the server purges binlogs after ${days} days` });
+  } else {
+    findings.push({
       level: 'warning',
       message: `the server purges binlogs after ${seconds} seconds: an outage longer than that leaves a gap in the archive`,
-      hint: 'raise binlog_expire_logs_seconds to several days',
-    },
-  ];
-}
-
-function replicationFindings(variables: Variables, replication: ServerFacts['replication']): Finding[] {
-  if (replication === null) {
-    return [
-      {
-        level: 'warning',
-        message: 'the user of "url:" may not see whether the server replicates from another',
-        hint: 'GRANT REPLICA MONITOR (MariaDB) or REPLICATION CLIENT (MySQL) ON *.* to that user',
-      },
-    ];
+      hint: KEEP_LONGER,
+    });
   }
-  if (replication.length === 0) {
-    const state = isOn(variables, 'read_only') ? 'read-only' : 'writable';
-    return [{ level: 'ok', message: `the server is ${state}, and replicates from no other` }];
-  }
-  // MySQL since 8.0.26 has the second name as well.
-  const logsUpdates = isOn(variables, 'log_slave_updates') || isOn(variables, 'log_replica_updates');
-  if (logsUpdates) return [{ level: 'ok', message: 'the server is a replica, and logs what it replicates' }];
-  return [
-    {
+  const neededSeconds = Math.max(
+    backlog?.oldestMs ? (Date.now() - backlog.oldestMs) / 1000 : 0,
+    ...(replication ?? []).map(({ behindSeconds }) => behindSeconds ?? 0),
+  );
+  if (seconds > 0 && neededSeconds > seconds * KEEP_SHARE) {
+    findings.push({
       level: 'error',
       message:
-        'the server is a replica with log_slave_updates off: its binlogs lack what it replicates, so it can never take over',
-      hint: 'set log_slave_updates = ON and restart the server',
-    },
-  ];
+        `binlogs are purged after ${Math.round(seconds)} seconds, but a take-over now would need those of the last ` +
+        `${Math.round(neededSeconds)}: soon they are gone, and the archive has a gap`,
+      hint: KEEP_LONGER,
+    });
+  }
+  const totalBytes = Number(variables.get('max_binlog_total_size') ?? 0);
+  if (totalBytes > 0 && backlog !== null && backlog.bytes > totalBytes * KEEP_SHARE) {
+    findings.push({
+      level: 'error',
+      message: `the server keeps ${totalBytes} bytes of binlogs, and ${backlog.bytes} are not shipped: soon there is a gap`,
+      hint: 'SET GLOBAL max_binlog_total_size to several times that, and in the configuration',
+    });
+  }
+  return findings;
+}
+
+const KEEP_LONGER = 'SET GLOBAL binlog_expire_logs_seconds = 604800 (a week), and in the configuration';
+
+function retention(variables: Variables): { seconds: number; days: number } {
+  const seconds = Number(variables.get('binlog_expire_logs_seconds') ?? 0);
+  const days = seconds > 0 ? seconds / SECONDS_A_DAY : Number(variables.get('expire_logs_days') ?? 0);
+  return { seconds: days * SECONDS_A_DAY, days };
 }

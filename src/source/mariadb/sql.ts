@@ -1,0 +1,47 @@
+import type { Connection } from 'mariadb';
+import { codeOf } from '../../errors.ts';
+
+const CONNECT_TIMEOUT_MS = 5_000;
+const QUERY_TIMEOUT_MS = 5_000;
+
+export type Row = Readonly<Record<string, unknown>>;
+
+/** Asks questions of a server on a connection of their own; throws what the driver throws, which may show the URL's password. */
+export async function withServer<T>(url: string, ask: (query: Query) => Promise<T>): Promise<T> {
+  const { createConnection } = await import('mariadb');
+  const connection = await createConnection(connectionOptions(url));
+  // A server that goes away while it is asked fails the question; the event would end the process.
+  connection.on('error', () => {});
+  try {
+    return await ask((sql) => connection.query({ sql, timeout: QUERY_TIMEOUT_MS }));
+  } finally {
+    await close(connection);
+  }
+}
+
+export type Query = (sql: string) => Promise<Row[]>;
+
+/** Null where the user lacks the right. */
+export async function ifPermitted<T>(answer: Promise<T>): Promise<T | null> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (codeOf(error) === 'ER_SPECIFIC_ACCESS_DENIED_ERROR') return null;
+    throw error;
+  }
+}
+
+function connectionOptions(url: string) {
+  const { hostname, port, username, password, searchParams } = new URL(url);
+  const socketPath = searchParams.get('socket');
+  return {
+    user: decodeURIComponent(username),
+    password: decodeURIComponent(password),
+    ...(socketPath ? { socketPath } : { host: hostname || 'localhost', port: Number(port || 3306) }),
+    connectTimeout: CONNECT_TIMEOUT_MS,
+  };
+}
+
+async function close(connection: Connection): Promise<void> {
+  await connection.end().catch(() => connection.destroy());
+}
