@@ -1,6 +1,7 @@
 import type { ChainEnd } from '../core/chain.ts';
 import { comparePlaces, type Place, placeKey, placeOf, termOf, termPrefix, termsPrefix } from '../core/keys.ts';
 import { ShipmateError } from '../errors.ts';
+import type { Stretch } from './seek.ts';
 import { type Archive, type OnObject, readChain, readFloor, readPlace } from './walk.ts';
 
 /** What goes on beyond an empty place, though nothing can before that place is filled. */
@@ -13,42 +14,73 @@ export interface Hole {
 
 export interface Reading<R> {
   readonly reader: R;
-  /** Where it began: the floor. */
+  /** Where it began: the floor, or the stretch's first object. */
   readonly from: ChainEnd;
-  /** The chain's present end. */
+  /** Where it ended: the chain's present end, or behind the stretch. */
   readonly end: ChainEnd;
   /** Set where the chain does not end there, but objects of it are missing. */
   readonly hole: Hole | null;
+  /** The chain goes on behind the end, but no more of it was wanted. */
+  readonly goesOn: boolean;
 }
 
+/** Finds what is needed of a chain that is read from the floor on; null: all of it. */
+export type FindStretch = (floor: ChainEnd) => Promise<Stretch | null>;
+
 /**
- * Reads the chain from the floor to its present end. `begin` makes what its objects are given to; it is called again
- * where retention raised the floor meanwhile, since then the walk does not count (protocol rule 12).
+ * Reads the chain from the floor to its present end, or the stretch that is found. `begin` makes what its objects are
+ * given to; it is called again where retention raised the floor meanwhile, since then the walk does not count (protocol
+ * rule 12), and where a stretch turns out not to be the chain.
  */
 export async function readFromFloor<R extends { meet: OnObject }>(
   archive: Archive,
   begin: (from: ChainEnd) => R,
+  find: FindStretch = async () => null,
 ): Promise<Reading<R>> {
+  let isStretchGood = true;
   for (;;) {
-    const from = await readFloor(archive);
-    const reader = begin(from);
-    const { end, hole } = await readToEnd(archive, from, (...met) => reader.meet(...met));
-    if (comparePlaces(from, await readFloor(archive)) >= 0) return { reader, from, end, hole };
+    const floor = await readFloor(archive);
+    const stretch = isStretchGood ? await find(floor) : null;
+    const reading = await readStretch(archive, stretch ?? { before: floor, from: floor, upTo: null }, begin);
+    if (comparePlaces(floor, await readFloor(archive)) < 0) continue;
+    if (reading !== null) return reading;
+    isStretchGood = false;
   }
 }
 
-/** Reads on from a place to the chain's present end, or to a hole in it. */
+/** Null where what comes before the stretch does not lead to it. */
+async function readStretch<R extends { meet: OnObject }>(
+  archive: Archive,
+  { before, from, upTo }: Stretch,
+  begin: (from: ChainEnd) => R,
+): Promise<Reading<R> | null> {
+  let start = before;
+  if (comparePlaces(before, from) < 0) {
+    let isOwners = true;
+    const last = { term: from.term, slot: from.slot - 1 };
+    start = await readChain(archive, before, (met) => (isOwners &&= met === 'opening' || met === 'chunk'), last);
+    if (!isOwners || comparePlaces(start, from) !== 0) return null;
+  }
+  const reader = begin(start);
+  const { end, hole } = await readToEnd(archive, start, (...met) => reader.meet(...met), upTo);
+  const goesOn = upTo !== null && comparePlaces(end, upTo) > 0;
+  return { reader, from: start, end, hole, goesOn };
+}
+
+/** Reads on from a place to the chain's present end (with `upTo`: to right behind that), or to a hole in it. */
 export async function readToEnd(
   archive: Archive,
   from: ChainEnd,
   onObject: OnObject,
+  upTo: Place | null = null,
 ): Promise<{ end: ChainEnd; hole: Hole | null }> {
-  let end = await readChain(archive, from, onObject);
+  let end = await readChain(archive, from, onObject, upTo);
   for (;;) {
+    if (upTo !== null && comparePlaces(end, upTo) > 0) return { end, hole: null };
     const next = await provenBeyond(archive, end);
     if (next === null) return { end, hole: null };
     // What was found may have been written while the walk went on: it proves a hole only if the place is empty now.
-    const further = await readChain(archive, end, onObject);
+    const further = await readChain(archive, end, onObject, upTo);
     if (comparePlaces(further, end) === 0) return { end, hole: { at: { term: end.term, slot: end.slot }, next } };
     end = further;
   }

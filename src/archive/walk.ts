@@ -83,7 +83,12 @@ export async function walkOn(archive: Archive, from: ChainEnd, onObject?: OnObje
 /**
  * Every object from a verified place to the present end, in chain order, foreign ones included; nothing above `upTo`.
  */
-export async function readChain(archive: Archive, from: ChainEnd, onObject: OnObject, upTo?: Place): Promise<ChainEnd> {
+export async function readChain(
+  archive: Archive,
+  from: ChainEnd,
+  onObject: OnObject,
+  upTo: Place | null = null,
+): Promise<ChainEnd> {
   const walk = (at: ChainEnd) => walkTerm(archive, at, onObject, { maxAhead: MAX_FAR_AHEAD, upTo });
   let { end, sealed } = await walk(from);
   while (sealed) ({ end, sealed } = await walk(end));
@@ -92,7 +97,7 @@ export async function readChain(archive: Archive, from: ChainEnd, onObject: OnOb
 
 interface Extent {
   readonly maxAhead: number;
-  readonly upTo?: Place | undefined;
+  readonly upTo: Place | null;
 }
 
 /** Walks one term to its seal or its first empty place; not above `upTo`. */
@@ -100,13 +105,13 @@ async function walkTerm(
   archive: Archive,
   from: ChainEnd,
   onObject?: OnObject,
-  { maxAhead, upTo }: Extent = { maxAhead: MAX_READ_AHEAD },
+  { maxAhead, upTo }: Extent = { maxAhead: MAX_READ_AHEAD, upTo: null },
 ): Promise<{ end: ChainEnd; sealed: boolean }> {
   let end = from;
   const endSlot = upTo?.term === from.term ? upTo.slot + 1 : Number.POSITIVE_INFINITY;
   const ahead = readAhead(archive, from, { maxAhead, endSlot });
   try {
-    while (upTo === undefined || comparePlaces(end, upTo) <= 0) {
+    while (upTo === null || comparePlaces(end, upTo) <= 0) {
       const read = await ahead.next();
       if (read === null) return { end, sealed: false };
       const stepped = step(end, read);

@@ -1,12 +1,13 @@
 import { readArchive } from '../archive/identity.ts';
 import { type Reading, readFromFloor } from '../archive/reader.ts';
+import { type Range, seek } from '../archive/seek.ts';
 import type { Archive, OnObject } from '../archive/walk.ts';
 import type { ChainEnd, Met } from '../core/chain.ts';
 import type { Read, Result } from '../core/header.ts';
 import type { Position } from '../core/position.ts';
 import { LivingLog } from '../core/ranges.ts';
 import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
-import type { LogFormat, Until } from '../source/source.ts';
+import type { LogFormat } from '../source/source.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { notWhole } from './chunks.ts';
 import type { Progress } from './progress.ts';
@@ -90,12 +91,6 @@ export class ChainSummary {
   }
 }
 
-/** Which part of the log is wanted: what comes after the ID `from` (null: from the start on) up to `until`. */
-export interface Range {
-  readonly from: string | null;
-  readonly until: Until;
-}
-
 /**
  * Reads the chain's headers, and what they say: all of them, or with a range at least those that it needs, beginning with
  * a whole segment. Throws ArchiveNotWhole where they contradict each other.
@@ -103,12 +98,14 @@ export interface Range {
 export async function readSummary(
   archive: Archive,
   progress: Progress,
-  _range?: Range,
-  _format?: LogFormat,
+  range?: Range,
+  format?: LogFormat,
 ): Promise<Reading<ChainSummary>> {
   progress.stage('reading the archive', { unit: 'objects' });
+  const begin = (from: ChainEnd) => new ChainSummary(from, () => progress.advance(1));
+  const find = async (floor: ChainEnd) => (range && format ? seek({ archive, floor, range, format }) : null);
   try {
-    return await readFromFloor(archive, (from) => new ChainSummary(from, () => progress.advance(1)));
+    return await readFromFloor(archive, begin, find);
   } catch (error) {
     throw notWhole(error);
   } finally {
