@@ -21,6 +21,10 @@ export interface StreamMetrics {
   upload(store: string, outcome: UploadOutcome): void;
   tookOver(result: Result): void;
   deposed(): void;
+  /** Handed to a twin that was far ahead for long. */
+  handedOn(): void;
+  /** What `check` would warn of now. */
+  findings(count: { readonly warnings: number; readonly errors: number }): void;
   /** Disk that purged segments still take because their descriptors are held. */
   held(bytes: number): void;
   /** Something that an operator must look at stands (or no longer does): `gap`, `fork`, `foreign-object`, `bad-digest` … */
@@ -90,6 +94,11 @@ export class Metrics {
       upload: (store, outcome) => all.uploads.inc({ stream, store, outcome }),
       tookOver: (result) => all.takeOvers.inc({ stream, result }),
       deposed: () => all.deposed.inc({ stream }),
+      handedOn: () => all.handedOn.inc({ stream }),
+      findings({ warnings, errors }) {
+        all.findings.set({ stream, level: 'warning' }, warnings);
+        all.findings.set({ stream, level: 'error' }, errors);
+      },
       held: (bytes) => all.held.set({ stream }, bytes),
       alarm: (alarm, stands) => all.alarm.set({ stream, alarm }, stands ? 1 : 0),
     };
@@ -135,6 +144,8 @@ function streamCollectors(registers: Registry[]) {
     uploads: counter('uploads_total', 'Creates in a store, by outcome.', 'store', 'outcome'),
     takeOvers: counter('take_overs_total', 'Terms opened by this daemon, by how they go on.', 'result'),
     deposed: counter('deposed_total', 'Terms that ended on proof that another daemon owns the next one.'),
+    handedOn: counter('handed_on_total', 'Terms handed to a twin that was far ahead for long.'),
+    findings: gauge('findings', 'What `shipmate check` would say of the source now, by level.', 'level'),
     held: gauge('held_bytes', 'Disk taken by purged segments whose descriptors are still held.'),
     alarm: gauge('alarm', 'Conditions that need an operator: 1 while one stands.', 'alarm'),
   };

@@ -4,6 +4,7 @@ import { type Archive, findEnd } from '../archive/walk.ts';
 import type { Cursor, CursorBoard } from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
 import { comparePlaces } from '../core/keys.ts';
+import type { Position } from '../core/position.ts';
 import type { Located, LogSource } from '../source/source.ts';
 import type { Trouble } from './trouble.ts';
 import { Wake } from './wake.ts';
@@ -32,6 +33,7 @@ export class Readiness {
   readonly #options: ReadinessOptions;
   #end: ChainEnd | null = null;
   #located: Located | null = null;
+  #at: Position | null = null;
   readonly #changed = new Wake();
 
   constructor(options: ReadinessOptions) {
@@ -45,6 +47,14 @@ export class Readiness {
 
   get located(): Located | null {
     return this.#located;
+  }
+
+  /**
+   * Where this twin's own log goes on from the archive's end, as last worked out: another place than that end where the
+   * twins' servers have logs of their own. Null while that is not known, or it has nothing beyond.
+   */
+  get at(): Position | null {
+    return this.#at;
   }
 
   get allowed(): boolean {
@@ -88,6 +98,7 @@ export class Readiness {
   /** The state after a take-over or a term of our own: the twin is where the archive is. */
   moveTo(end: ChainEnd): void {
     this.#end = end;
+    this.#at = end.position;
   }
 
   /** Resolves once a take-over is allowed (or, with `allowed: false`, no longer). One waiter at a time. */
@@ -112,7 +123,9 @@ export class Readiness {
       trouble.clear('readiness');
       // What troubled a reign of this twin comes back at its next one, or is over.
       if (located.allowed) for (const part of OF_A_REIGN) trouble.clear(part, { quietMs: STEADY_MS });
-      if (end.position !== null) await answerOf(source.acknowledge(end.position), { signal, onSlow: fail });
+      if (end.position !== null && located.at !== null) {
+        await answerOf(source.acknowledge(located.at), { signal, onSlow: fail });
+      }
     } catch (error) {
       signal.throwIfAborted();
       fail(error);
@@ -152,6 +165,7 @@ export class Readiness {
   #set(end: ChainEnd | null, located: Located | null): void {
     this.#end = end;
     this.#located = located;
+    if (located) this.#at = located.at;
     this.reconsider();
   }
 }

@@ -13,6 +13,8 @@ import type { StreamMetrics } from '../metrics.ts';
 import type { Backlog, LogSource } from '../source/source.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { Desk } from './desk.ts';
+import { Inspection } from './inspection.ts';
+import { handOnWhenOutpaced, PACE, type Pace } from './outpaced.ts';
 import { Readiness } from './readiness.ts';
 import { keepRole } from './role.ts';
 import { Trouble } from './trouble.ts';
@@ -36,6 +38,8 @@ export interface StreamOptions {
   readonly init: boolean;
   /** Solo: seal a term of another node. */
   readonly force: boolean;
+  /** When a twin is so far ahead that it is handed the term; for tests. */
+  readonly pace?: Pace;
   /** Told when what this twin publishes has changed. */
   readonly onChange: () => void;
 }
@@ -51,7 +55,7 @@ export class StreamShipper {
   #readiness: Readiness | null = null;
   #settled: ChainEnd | null = null;
   #opened: string | null = null;
-  #backlog: Backlog | null = null;
+  #inspection: Inspection | null = null;
   #measuring: Promise<Backlog> | null = null;
 
   constructor(options: StreamOptions) {
@@ -89,7 +93,24 @@ export class StreamShipper {
       onChange,
     });
     this.#readiness = readiness;
-    const attending = Promise.allSettled([desk.attend(signal), this.#keepRemembered(archive, signal)]);
+    const inspection = new Inspection({ ...this.#options, at: () => readiness.at });
+    this.#inspection = inspection;
+    const attending = Promise.allSettled([
+      desk.attend(signal),
+      this.#keepRemembered(archive, signal),
+      inspection.keep(signal),
+      handOnWhenOutpaced(
+        {
+          ...this.#options,
+          stream: name,
+          pace: this.#options.pace ?? PACE,
+          twins: coordination.twins,
+          requests: coordination.requests,
+          isMaster: () => this.#role === 'master',
+        },
+        signal,
+      ),
+    ]);
     await keepRole(
       {
         ...this.#options,
@@ -112,10 +133,9 @@ export class StreamShipper {
   /** What this twin tells the others, measured now; a source that can't be measured has no lag, not none. */
   async state(): Promise<TwinStream> {
     const { name, metrics, config } = this.#options;
-    const end = this.#end();
-    if (this.#readiness) this.#backlog = await this.#measure(end?.position ?? null);
-    const lagBytes = this.#backlog?.bytes ?? null;
-    const lagSeconds = this.#backlog && lagSince(this.#backlog);
+    const backlog = await this.#ownBacklog();
+    const lagBytes = backlog?.bytes ?? null;
+    const lagSeconds = backlog && lagSince(backlog);
     const { ready, result, reason } = this.#standing();
     metrics.lag({ bytes: lagBytes, seconds: lagSeconds });
     metrics.held(this.#options.source.heldBytes?.() ?? 0);
@@ -131,6 +151,16 @@ export class StreamShipper {
     return this.#trouble.standing().map((line) => `stream ${this.name}: ${line}`);
   }
 
+  /** What this twin's own log has beyond the archive's end; null where that is not known, or it has forked away. */
+  async #ownBacklog(): Promise<Backlog | null> {
+    if (this.#role === 'master') return this.#measure(this.#settled?.position ?? null);
+    if (!this.#readiness) return null;
+    const { at, located, allowed } = this.#readiness;
+    if (located?.result === 'fork' && !allowed) return null;
+    if (at) return this.#measure(at);
+    return located && { bytes: 0, oldestMs: null };
+  }
+
   /** Null where it can't be measured, or hangs: the twins must hear of the rest all the same. */
   async #measure(from: Position | null): Promise<Backlog | null> {
     const { source, log } = this.#options;
@@ -143,16 +173,13 @@ export class StreamShipper {
     });
   }
 
-  #end(): ChainEnd | null {
-    return this.#role === 'master' ? this.#settled : (this.#readiness?.end ?? null);
-  }
-
   #standing(): { ready: boolean; result: Result | null; reason: string } {
     if (this.#role === 'master' || this.#role === 'taking-over')
       return { ready: true, result: 'resume', reason: this.#role };
     const located = this.#readiness?.located;
     if (this.#readiness && located) {
-      return { ready: this.#readiness.allowed, result: located.result, reason: `${located.result}: ${located.reason}` };
+      const reason = [`${located.result}: ${located.reason}`, this.#inspection?.summary].filter(Boolean).join('; ');
+      return { ready: this.#readiness.allowed, result: located.result, reason };
     }
     return { ready: false, result: null, reason: this.#trouble.standing()[0] ?? this.#opened ?? this.#role };
   }

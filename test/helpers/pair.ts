@@ -6,6 +6,7 @@ import type { Coordination, Role, TwinStream } from '../../src/coordination/coor
 import type { Read } from '../../src/core/header.ts';
 import { Metrics } from '../../src/metrics.ts';
 import { runDaemon } from '../../src/ship/daemon.ts';
+import type { Pace } from '../../src/ship/outpaced.ts';
 import { StreamShipper } from '../../src/ship/stream.ts';
 import { Wake } from '../../src/ship/wake.ts';
 import type { LogSource } from '../../src/source/source.ts';
@@ -33,6 +34,7 @@ export interface TwinOptions {
   readonly store?: ObjectStore;
   readonly source?: LogSource;
   readonly coordination?: (own: MemoryCoordination) => Coordination;
+  readonly pace?: Pace;
 }
 
 /** The coordination with some of its parts exchanged. */
@@ -77,6 +79,7 @@ export class Pair {
       config,
       init,
       force,
+      ...(own.pace && { pace: own.pace }),
       onChange: () => changed.nudge(),
     });
     const stopping = new AbortController();
@@ -90,7 +93,7 @@ export class Pair {
       await done.finally(() => coordination.close());
     };
     this.#stops.push(stop);
-    return { node, coordination, client, shipper, done, stop, said };
+    return { node, coordination, client, shipper, done, stop, said, metrics };
   }
 
   async stop(): Promise<void> {

@@ -376,6 +376,8 @@ const silentMetrics: StreamMetrics = {
   upload() {},
   tookOver() {},
   deposed() {},
+  handedOn() {},
+  findings() {},
   held() {},
   alarm() {},
 };
