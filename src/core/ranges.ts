@@ -23,6 +23,8 @@ export interface Piece {
   readonly openTransaction: boolean;
 }
 
+export type Evidence = Opening['evidence'];
+
 /** One file of the log, in one of its lives: contiguous bytes from `offset` on, which is 0 where the file is whole. */
 export interface Segment {
   readonly name: string;
@@ -32,6 +34,8 @@ export interface Segment {
   readonly length: number;
   /** The log's ID at its first byte. */
   readonly fromId: string;
+  /** What the opening says that begins the segment inside its file; null where none does. */
+  readonly evidence: Evidence | null;
   readonly pieces: readonly Piece[];
 }
 
@@ -41,6 +45,8 @@ export interface Run {
   readonly segments: readonly Segment[];
   /** Bytes are missing between the run before and this one. */
   readonly afterGap: boolean;
+  /** The log began anew (RESET MASTER): its IDs may be those of other transactions in the runs before. */
+  readonly anew: boolean;
   /** Only transactions up to this ID count, since another server's log goes on from there; null: all bytes do. */
   readonly until: string | null;
 }
@@ -83,6 +89,7 @@ export class LivingLog {
   readonly #breaks: Break[] = [];
   /** Where the next byte is expected. */
   #end: Position | null;
+  #opening: Opening | null = null;
 
   /** `from`: where the log stands before the first header (a floor's position); null at an archive's start. */
   constructor(from: Position | null = null) {
@@ -113,25 +120,30 @@ export class LivingLog {
     const { node, time } = opening;
     const before = this.#end;
     const deadBytes = this.#livingBytes();
-    const result = this.#applyOpening(opening.result, at);
+    const result = this.#applyOpening(opening, at);
     this.#end = at;
+    this.#opening = opening;
     if (result === 'start' || result === 'resume') return;
     const place = placeIn(opening);
     this.#breaks.push({ result, place, node, time, before, at, deadBytes: deadBytes - this.#livingBytes() });
   }
 
   /** Returns what it turned out to be. */
-  #applyOpening(result: Result, at: Position): Result {
+  #applyOpening({ result, common }: Opening, at: Position): Result {
     switch (result) {
-      case 'truncate':
       case 'fork':
-        return this.#takeBack(at) ? result : this.#skipTo(at);
+        if (common !== undefined && !this.#goBackTo(common)) return this.#skipTo(at);
+        if (common !== undefined) this.#beginRun(at);
+        else if (!this.#goBackTo(at) && !this.#leaveFor(at)) return this.#skipTo(at);
+        return result;
+      case 'truncate':
+        return this.#goBackTo(at) || this.#leaveFor(at) ? result : this.#skipTo(at);
       case 'move':
         this.#endAtTransaction();
         this.#beginRun(at);
         return result;
       case 'reset':
-        this.#beginRun(at);
+        this.#beginRun(at).anew = true;
         return result;
       case 'gap':
         return this.#skipTo(at);
@@ -141,10 +153,11 @@ export class LivingLog {
   }
 
   #beginRun({ origin }: Position): GrowingRun {
-    const run: GrowingRun = { origin, segments: [], afterGap: false, until: null };
+    const run: GrowingRun = { origin, segments: [], afterGap: false, anew: false, until: null };
     const last = this.#runs.at(-1);
     if (last?.segments.length === 0) {
       run.afterGap = last.afterGap;
+      run.anew = last.anew;
       this.#runs.pop();
     }
     this.#runs.push(run);
@@ -163,12 +176,12 @@ export class LivingLog {
   }
 
   /** Everything after `at` does not count any more; false where the archive has no such place. */
-  #takeBack(at: Position): boolean {
+  #goBackTo(at: Position): boolean {
     const end = this.#end;
     if (end !== null && samePlace(at, end)) return true;
     if (this.#cutBack((run) => cutInside(run, at))) return true;
     if (end !== null && isStart(at) && isStart(end) && at.segment === end.segment) return true;
-    return this.#cutBack((run) => cutBefore(run, at)) || this.#leaveFor(at);
+    return this.#cutBack((run) => cutBefore(run, at));
   }
 
   /** Cuts the newest run that has such a place, and drops those after it. */
@@ -203,9 +216,14 @@ export class LivingLog {
       last.length += chunk.length;
     } else {
       const isNew = run.segments.every(({ name }) => name !== from.segment);
-      (isNew ? run : this.#beginRun(from)).segments.push(segmentOf(chunk, digest));
+      (isNew ? run : this.#beginRun(from)).segments.push(segmentOf(chunk, digest, this.#evidenceAt(from)));
     }
     this.#end = to;
+  }
+
+  #evidenceAt(from: Position): Evidence | null {
+    const opening = this.#opening;
+    return from.offset > 0 && opening?.at && samePlace(opening.at, from) ? opening.evidence : null;
   }
 
   #livingBytes(): number {
@@ -294,10 +312,10 @@ function cutPiece(piece: Piece, { offset, id }: Pick<Cut, 'offset' | 'id'>): Pie
 const isLifeOf = ({ name, origin, incarnation }: Segment, position: Position) =>
   name === position.segment && origin === position.origin && incarnation === position.incarnation;
 
-function segmentOf(chunk: Chunk, digest: string): GrowingSegment {
+function segmentOf(chunk: Chunk, digest: string, evidence: Evidence | null): GrowingSegment {
   const { segment, origin, incarnation, offset, id } = chunk.from;
   const pieces = [pieceOf(chunk, digest)];
-  return { name: segment, origin, incarnation, offset, length: chunk.length, fromId: id, pieces };
+  return { name: segment, origin, incarnation, offset, length: chunk.length, fromId: id, evidence, pieces };
 }
 
 function pieceOf(chunk: Chunk, digest: string): Piece {

@@ -102,13 +102,18 @@ export interface LogSource {
 
 /** How `restore` cuts and indexes a database's segments; no server needed. */
 export interface LogFormat {
-  /** A scanner for one origin run's bytes, up to where the target is passed. */
-  cutter(until: Until): Cutter;
+  /**
+   * A scanner for one origin run's bytes, up to where the target is passed. `before`: all that the log had before the run,
+   * which another server's file need not list.
+   */
+  cutter(until: Until, before?: string): Cutter;
   /**
    * Whether a log that stands at `id` has all that `target` names: what spares `restore` the segments before it. A
    * format without it is scanned from the run's start.
    */
   covers?(id: string, target: string): boolean;
+  /** The ID that names all that either of them names. */
+  union?(a: string, b: string): string;
   /** Parses an ID given by an operator; throws UsageError. */
   parseId(text: string): string;
   /**
@@ -118,6 +123,33 @@ export interface LogFormat {
   fileStart?(evidence: Readonly<Record<string, unknown>>): Uint8Array | null;
   /** Files to write beside the segments of one run: for binlogs the index. */
   extras(segments: readonly string[]): { name: string; content: string }[];
+  /** How restored files are applied to a server; left out where the database does that by itself, or nothing can. */
+  readonly replay?: Replay;
+}
+
+/** The restored files of one origin run. */
+export interface ReplayRun {
+  /** Where they lie. */
+  readonly directory: string;
+  readonly files: readonly { readonly name: string; readonly bytes: number }[];
+  /** What is not to be applied again: all that this ID names; empty: nothing. */
+  readonly after: string;
+}
+
+/** The server that log is applied to; what is left out is for the database's own client to know. */
+export interface ReplayTarget {
+  readonly socket?: string | undefined;
+  readonly user?: string | undefined;
+}
+
+/** Applies log with the database's own programs. */
+export interface Replay {
+  /** The same as `apply`, for a shell. */
+  command(run: ReplayRun, target: ReplayTarget): string;
+  /** What a server has: by its own log, and by what it replicated or was told to have. Throws where it can't tell. */
+  applied(target: ReplayTarget): Promise<{ readonly log: string; readonly replicated: string }>;
+  /** Throws at the first error: what was applied by then stays, and `applied` tells it. `onProgress`: bytes of the files. */
+  apply(run: ReplayRun, target: ReplayTarget, onProgress: (bytes: number) => void): Promise<void>;
 }
 
 /** Stateful: it is fed the bytes in order, from the start of any of the run's segments on. */
