@@ -3,19 +3,17 @@ import { cp, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import type { StatusReport, StreamStatus } from '../../src/core/status.ts';
-import { ChainReader, differences, readBinlogs } from './archive.ts';
-import { type Daemon, type DaemonOptions, type Outcome, prepareDaemon, shipmate } from './daemon.ts';
-import { type Etcd, startEtcd } from './etcd.ts';
+import { differences, readBinlogs } from './archive.ts';
+import { type Daemon, type DaemonOptions, prepareDaemon } from './daemon.ts';
+import { startEtcd } from './etcd.ts';
 import { type Load, type LoadOptions, startLoad } from './load.ts';
 import { type Mariadb, startMariadb } from './mariadb.ts';
-import { type Proxy as NetworkProxy, startProxy } from './proxy.ts';
+import { STREAM, startProxies, Twins, type TwinsParts } from './twins.ts';
 import { until, type WaitOptions } from './wait.ts';
 
 const run = promisify(execFile);
 
-export const STREAM = 'orders';
-export const TTL_MS = 2_000;
+export { STREAM, TTL_MS } from './twins.ts';
 
 export interface ClusterOptions {
   readonly etcdNodes?: 1 | 3;
@@ -29,12 +27,6 @@ export interface ClusterOptions {
   readonly daemon?: Partial<Pick<DaemonOptions, 'ttl' | 'onEtcdLoss' | 'chunk'>>;
 }
 
-/** The network between one daemon and etcd. */
-export interface EtcdLink {
-  cut(): void;
-  heal(): void;
-}
-
 const MARIADB_ARGS = [
   // Binlogs that rotate while a test looks on, and speed: nothing is synced, but all is written at commit, so that a
   // server that is killed (not its host) still agrees with its binlog.
@@ -42,25 +34,13 @@ const MARIADB_ARGS = [
 ];
 
 /** A real etcd and MariaDB, a file store, and the daemons, all on loopback in one temporary folder. */
-export class Cluster {
-  readonly dir: string;
-  readonly etcd: Etcd;
+export class Cluster extends Twins {
   readonly server: Mariadb;
-  readonly storePath: string;
-  readonly daemons: readonly Daemon[];
-  readonly chain: ChainReader;
-  readonly #proxies: Proxies;
-  #restores = 0;
   #copies = 0;
 
-  private constructor(parts: Pick<Cluster, 'dir' | 'etcd' | 'server' | 'storePath' | 'daemons'>, proxies: Proxies) {
-    this.dir = parts.dir;
-    this.etcd = parts.etcd;
-    this.server = parts.server;
-    this.storePath = parts.storePath;
-    this.daemons = parts.daemons;
-    this.#proxies = proxies;
-    this.chain = new ChainReader({ root: parts.storePath });
+  private constructor(server: Mariadb, parts: TwinsParts) {
+    super(parts);
+    this.server = server;
   }
 
   /** Starts everything but the daemons. */
@@ -78,16 +58,14 @@ export class Cluster {
       for (const part of started) if (part.status === 'fulfilled') await part.value.stop();
       throw etcd.status === 'rejected' ? etcd.reason : server.status === 'rejected' ? server.reason : null;
     }
-    const proxies = new Map<string, readonly NetworkProxy[]>();
+    const proxies = await startProxies(etcd.value, proxied ? nodes : []);
     const daemons: Daemon[] = [];
     for (const node of nodes) {
-      const links = proxied ? await Promise.all(etcd.value.endpoints.map(startProxy)) : [];
-      proxies.set(node, links);
       daemons.push(
         await prepareDaemon({
           node,
           dir: join(dir, node),
-          endpoints: proxied ? links.map(({ endpoint }) => endpoint) : etcd.value.endpoints,
+          endpoints: proxies.get(node)?.map(({ endpoint }) => endpoint) ?? etcd.value.endpoints,
           storePath,
           source: { dir: server.value.dataDir, url: server.value.url },
           ...(options.faulty && { faults: join(dir, node, 'faults.json') }),
@@ -95,91 +73,13 @@ export class Cluster {
         }),
       );
     }
-    return new Cluster({ dir, etcd: etcd.value, server: server.value, storePath, daemons }, proxies);
+    return new Cluster(server.value, { dir, etcd: etcd.value, storePath, daemons, proxies });
   }
 
   async stop(): Promise<void> {
-    await Promise.all(this.daemons.map((daemon) => daemon.kill()));
-    await Promise.all([...this.#proxies.values()].flat().map((proxy) => proxy.stop()));
+    await this.stopDaemons();
     await Promise.all([this.server.stop(), this.etcd.stop()]);
     await rm(this.dir, { recursive: true, force: true });
-  }
-
-  daemon(node: string): Daemon {
-    const found = this.daemons.find((daemon) => daemon.node === node);
-    if (!found) throw new Error(`no daemon ${node}`);
-    return found;
-  }
-
-  /** The twin of a daemon. */
-  other(daemon: Daemon): Daemon {
-    return this.daemons.find((one) => one !== daemon)!;
-  }
-
-  link(daemon: Daemon): EtcdLink {
-    const proxies = this.#proxies.get(daemon.node) ?? [];
-    return {
-      cut: () => {
-        for (const proxy of proxies) proxy.cut();
-      },
-      heal: () => {
-        for (const proxy of proxies) proxy.heal();
-      },
-    };
-  }
-
-  /** The daemon that owns the open term, as the store tells it. */
-  async master(wait: WaitOptions = {}): Promise<Daemon> {
-    const node = await until(
-      'a term is open',
-      async () => {
-        const last = (await this.chain.reigns()).at(-1);
-        return last && last.sealedBy === null ? last.node : null;
-      },
-      { describe: () => this.tails(), ...wait },
-    );
-    return this.daemon(node);
-  }
-
-  /** Starts the daemons that do not run, and waits until one leads and every other could take over. */
-  async ready(wait: WaitOptions = {}): Promise<{ master: Daemon; standby: Daemon }> {
-    for (const daemon of this.daemons) if (!daemon.running) await daemon.start();
-    const stream = await until(
-      'one daemon leads, and the others are ready',
-      async () => {
-        const told = await this.told();
-        const leads = told.twins.some(({ node, role }) => role === 'master' && node === told.master);
-        return leads && told.twins.length === this.daemons.length && told.twins.every(({ ready }) => ready) && told;
-      },
-      { describe: () => this.tails(), ...wait },
-    );
-    const master = this.daemon(stream.master ?? '');
-    return { master, standby: this.other(master) };
-  }
-
-  /** The stream as some running daemon tells it over HTTP: cheaper than a command. */
-  async told(): Promise<StreamStatus> {
-    const running = this.daemons.filter((one) => one.running && !one.frozen);
-    return Promise.any(running.map((daemon) => this.#ask(daemon)));
-  }
-
-  async #ask({ node, url }: Daemon): Promise<StreamStatus> {
-    const response = await fetch(`${url}/api/v1/status`, { signal: AbortSignal.timeout(5_000) });
-    if (!response.ok) throw new Error(`${node} answers ${response.status}: ${await response.text()}`);
-    return streamIn(JSON.parse(await response.text()));
-  }
-
-  /** What `shipmate status --json` prints. */
-  async status(from: Daemon = this.daemons[0]!): Promise<StreamStatus> {
-    const { stdout } = await this.succeed(from, 'status', '--json');
-    return streamIn(JSON.parse(stdout));
-  }
-
-  /** A command that must succeed. */
-  async succeed(from: Daemon, ...args: string[]): Promise<Outcome> {
-    const outcome = await shipmate(from.configFile, ...args);
-    if (outcome.code !== 0) throw new Error(`shipmate ${args.join(' ')}: exit ${outcome.code}\n${outcome.stderr}`);
-    return outcome;
   }
 
   /** Waits until all that the server has written is in the archive. Nothing must write meanwhile. */
@@ -194,16 +94,6 @@ export class Cluster {
         return `${reached?.segment}:${reached?.offset}` === end;
       },
       { describe: () => `${stand}\n${this.tails()}`, ...wait },
-    );
-  }
-
-  /** Waits until something that was committed just now is in the archive: it is shipped on. */
-  async ships(wait: WaitOptions = {}): Promise<void> {
-    const count = (await this.chain.read()).filter(({ header }) => header.kind === 'chunk').length;
-    await until(
-      'further chunks are shipped',
-      async () => (await this.chain.read()).filter(({ header }) => header.kind === 'chunk').length >= count + 3,
-      { describe: () => this.tails(), ...wait },
     );
   }
 
@@ -267,26 +157,6 @@ export class Cluster {
     const [end] = await this.server.query('SHOW MASTER STATUS');
     return `${end?.File}:${end?.Position}`;
   }
-
-  /** Restores into a new folder, and returns it. */
-  async restore(...args: string[]): Promise<string> {
-    const to = join(this.dir, `restored-${this.#restores++}`);
-    await mkdir(to);
-    await this.succeed(this.daemons[0]!, 'restore', STREAM, '--to', to, ...args);
-    return to;
-  }
-
-  tails(): string {
-    return this.daemons.map((daemon) => daemon.tail()).join('\n');
-  }
-}
-
-type Proxies = ReadonlyMap<string, readonly NetworkProxy[]>;
-
-function streamIn(report: StatusReport): StreamStatus {
-  const stream = report.streams.find(({ name }) => name === STREAM);
-  if (!stream) throw new Error(`the status has no stream ${STREAM}: ${JSON.stringify(report)}`);
-  return stream;
 }
 
 /** An empty server to replay into. It syncs nothing, and keeps no log of its own. */
@@ -294,11 +164,12 @@ export function startReplica(): Promise<Mariadb> {
   return startMariadb({ serverId: 2, args: ['--skip-log-bin', '--innodb-flush-log-at-trx-commit=0'] });
 }
 
-/** Replays restored binlogs into a server, as an operator would. */
-export async function replay(dir: string, server: Mariadb): Promise<void> {
+/** Replays restored binlogs into a server, as an operator would; `after`: without what that GTID position has. */
+export async function replay(dir: string, server: Mariadb, { after = '' }: { after?: string } = {}): Promise<void> {
   const files = [...(await readBinlogs(dir)).keys()].map((name) => join(dir, name));
+  const from = after === '' ? [] : [`--start-position=${after}`];
   const pipeline = 'socket=$1; shift; mariadb-binlog "$@" | mariadb --no-defaults --user=root --socket="$socket"';
-  await run('bash', ['-o', 'pipefail', '-c', pipeline, 'replay', server.socket, ...files]);
+  await run('bash', ['-o', 'pipefail', '-c', pipeline, 'replay', server.socket, ...from, ...files]);
 }
 
 /** CHECKSUM TABLE of every table of a database: `{orders: 2394857, …}`. */

@@ -24,6 +24,8 @@ export interface DaemonOptions {
   readonly ttl?: string;
   readonly onEtcdLoss?: 'continue' | 'stop';
   readonly storePath: string;
+  /** Another store's config in place of the directory `storePath`. */
+  readonly store?: Readonly<Record<string, unknown>>;
   readonly prefix?: string;
   readonly stream?: string;
   readonly source: { readonly type?: string; readonly dir: string; readonly index?: string; readonly url?: string };
@@ -222,13 +224,14 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 function configOf(options: DaemonOptions, listen: string): object {
   const { node, dir, cluster = 'acme', endpoints, ttl = '2s', onEtcdLoss = 'continue' } = options;
   const { storePath, prefix = '', stream = 'orders', source, chunk = {} } = options;
+  const store = options.store ?? { type: 'file', path: storePath };
   return {
     node,
     cluster,
     stateDir: join(dir, 'state'),
     coordination: endpoints ? { etcd: { endpoints, ttl } } : 'solo',
     onEtcdLoss,
-    stores: { main: { type: 'file', path: storePath, ...(prefix && { prefix }) } },
+    stores: { main: { ...store, ...(prefix && { prefix }) } },
     streams: {
       [stream]: { source: { type: 'mariadb', ...source }, store: 'main', chunk: { maxDelay: '20ms', ...chunk } },
     },
