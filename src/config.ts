@@ -179,6 +179,13 @@ function named<T>(all: Readonly<Record<string, T>>, name: string, what: string):
  */
 export function sharedDigest(config: Config, stream: StreamConfig): string {
   const { primary } = stream.plan;
-  const agreed = { primary: { name: primary, ...storeOf(config, primary) } };
+  const agreed = { primary: { name: primary, ...placeOf(storeOf(config, primary)) } };
   return createHash('sha256').update(JSON.stringify(agreed)).digest('hex').slice(0, 16);
+}
+
+/** Where a store is, whoever looks: how a host reaches a bucket, as whom, and at what price, is its own affair. */
+function placeOf(store: StoreConfig): object {
+  if (store.type === 'file') return store;
+  const { type, bucket, prefix } = store;
+  return { type, bucket, prefix };
 }

@@ -20,6 +20,7 @@ import { openMariadbSource } from './source/mariadb.ts';
 import type { LogFormat, LogSource } from './source/source.ts';
 import { countedStore } from './store/counted.ts';
 import { openFileStore } from './store/file.ts';
+import { openGcsStore } from './store/gcs.ts';
 import type { ObjectStore } from './store/store.ts';
 import { version } from './version.ts';
 
@@ -30,7 +31,8 @@ const POOL_BYTES = 32 << 20;
 
 /** A store of the config by its name. */
 export function openStore(config: Config, name: string): ObjectStore {
-  return openFileStore({ name, ...storeOf(config, name) });
+  const store = storeOf(config, name);
+  return store.type === 'gcs' ? openGcsStore({ name, ...store }) : openFileStore({ name, ...store });
 }
 
 /** Opens etcd, or the local state in solo mode. Waits for neither. */

@@ -34,6 +34,10 @@ stores:
     path: /mnt/backup
     # A directory below it.
     # prefix: prod
+  # A bucket of Google Cloud Storage. It must exist; the daemon needs storage.objects.create, .get and .list there.
+  # All but type and bucket may be left out: storageClass is by default the bucket's (or NEARLINE, COLDLINE, ARCHIVE),
+  # credentials are by default the environment's, and an endpoint with http is an emulator.
+  # cloud: { type: gcs, bucket: acme-logs, prefix: prod, storageClass: STANDARD, keyFile: /etc/shipmate/gcs.json, apiEndpoint: "https://storage.googleapis.com" }
 
 # Which store a stream goes to, under a name. A stream may name a store directly instead.
 # plans:

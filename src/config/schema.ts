@@ -125,6 +125,32 @@ const fileStore = object({
   prefix: prefix.prefault('').describe('Directory below it.'),
 });
 
+const BUCKET = /^[a-z0-9](?!.*\.\.)[a-z0-9._-]{1,220}[a-z0-9]$/;
+const STORAGE_CLASSES = ['STANDARD', 'NEARLINE', 'COLDLINE', 'ARCHIVE'] as const;
+
+const gcsStore = object({
+  type: z.literal('gcs'),
+  bucket: z
+    .string()
+    .regex(
+      BUCKET,
+      withHint('is not a valid bucket name', 'the name alone, without gs:// and without a path, such as acme-logs'),
+    )
+    .describe('An existing bucket; it is never created.'),
+  prefix: prefix.prefault('').describe('Of all names in it, as a directory.'),
+  apiEndpoint: z
+    .url({ protocol: /^https?$/, hostname: /^.+$/, error: 'must be a URL such as http://127.0.0.1:4443' })
+    .refine((url) => URL.parse(url)?.username === '', 'must not hold a user or password')
+    .transform((url) => url.replace(/\/+$/, ''))
+    .exactOptional()
+    .describe("By default Google's. One with http is an emulator: it is shown no credentials."),
+  storageClass: z.enum(STORAGE_CLASSES).exactOptional().describe("Of new objects; by default the bucket's."),
+  keyFile: path.exactOptional().describe("Credentials in a JSON file; by default the environment's."),
+}).refine(({ apiEndpoint, keyFile }) => keyFile === undefined || !apiEndpoint?.startsWith('http:'), {
+  path: ['apiEndpoint'],
+  message: 'must be https, since "keyFile" is given',
+});
+
 const binlogSource = object({
   type: z.enum(['mariadb', 'mysql']),
   dir: path.describe('Where the binlogs are.'),
@@ -177,7 +203,9 @@ export const configFile = object({
     .enum(['continue', 'stop'])
     .default('continue')
     .describe('What a master does whose lease runs out while etcd cannot be reached.'),
-  stores: z.record(name, z.discriminatedUnion('type', [fileStore])).refine(notEmpty, 'must hold at least one store'),
+  stores: z
+    .record(name, z.discriminatedUnion('type', [fileStore, gcsStore]))
+    .refine(notEmpty, 'must hold at least one store'),
   plans: z.record(name, object({ primary: name.describe('A name below "stores".') })).default({}),
   streams: z.record(name, stream).refine(notEmpty, 'must hold at least one stream'),
   admin: z

@@ -10,7 +10,11 @@ interface Later {
 
 /** What the config contract names and this version cannot do yet. It is refused, never ignored. */
 const LATER: readonly Later[] = [
-  { path: ['stores', '*', 'type'], values: ['gcs', 's3', 'azure'], hint: 'this version has the store type "file"' },
+  {
+    path: ['stores', '*', 'type'],
+    values: ['s3', 'azure'],
+    hint: 'this version has the store types "file" and "gcs"',
+  },
   {
     path: ['streams', '*', 'source', 'type'],
     values: ['postgres', 'files'],
