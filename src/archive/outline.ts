@@ -76,5 +76,5 @@ function endsWhole(start: ChainEnd, { header }: Read<Seal>): boolean {
   const { archive, stream, term, slot, previous } = header;
   if (archive !== start.archive || stream !== start.stream || term !== start.term || slot < start.slot) return false;
   const last = slot === start.slot ? start.last : { term, slot: slot - 1 };
-  return previous !== null && last !== null && comparePlaces(previous, last) === 0;
+  return previous === null || last === null ? previous === last : comparePlaces(previous, last) === 0;
 }

@@ -29,6 +29,8 @@ export interface Seek {
   readonly floor: ChainEnd;
   readonly range: Range;
   readonly format: LogFormat;
+  /** Chunks behind the target: what a chunk tells of its times is no more than its first and last event's. */
+  readonly marginChunks?: number;
 }
 
 /** A term's chunks that are still the log: no later opening took them back. Half open. */
@@ -50,7 +52,6 @@ type Test = (chunk: Chunk) => boolean;
 const AT_ONCE = 64;
 /** Chunks that may hold a truncation's place, since they carry the same ID. */
 const MAX_SAME_ID = 512;
-/** Chunks behind the target: their times are no more than their first and last event's. */
 const MARGIN_CHUNKS = 64;
 
 /** What was found does not tell: only a walk does. */
@@ -61,12 +62,13 @@ class Unclear extends Error {}
  * are in order. What a walk from the floor on would give for the range is in the stretch, whatever later openings took
  * back; null where only that walk can tell.
  */
-export async function seek({ archive, floor, range, format }: Seek): Promise<Stretch | null> {
+export async function seek(options: Seek): Promise<Stretch | null> {
+  const { archive, floor, range, format } = options;
   const isAll = range.from === null && range.until.kind === 'latest';
   if (isAll || !format.covers) return null;
   try {
     const outlines = await readOutline(archive, floor);
-    return outlines && (await new Seeker(archive, format).find(outlines, range));
+    return outlines && (await new Seeker(options).find(outlines));
   } catch (error) {
     if (error instanceof Unclear || isDamage(error)) return null;
     throw error;
@@ -74,20 +76,23 @@ export async function seek({ archive, floor, range, format }: Seek): Promise<Str
 }
 
 class Seeker {
+  readonly #options: Seek;
   readonly #archive: Archive;
   readonly #format: LogFormat;
   readonly #read = new Map<string, Promise<Read<Chunk>>>();
 
-  constructor(archive: Archive, format: LogFormat) {
-    this.#archive = archive;
-    this.#format = format;
+  constructor(options: Seek) {
+    this.#options = options;
+    this.#archive = options.archive;
+    this.#format = options.format;
   }
 
-  async find(outlines: readonly TermOutline[], range: Range): Promise<Stretch> {
+  async find(outlines: readonly TermOutline[]): Promise<Stretch> {
+    const { range, marginChunks = MARGIN_CHUNKS } = this.#options;
     const spans = await this.#living(outlines);
     if (spans.length === 0) throw new Unclear('no chunk');
     const [first, last] = await Promise.all([this.#firstNew(spans, range.from), this.#target(spans, range.until)]);
-    const upTo = last && placeBehind(spans, first !== null && isBefore(last, first) ? first : last, MARGIN_CHUNKS);
+    const upTo = last && placeBehind(spans, first !== null && isBefore(last, first) ? first : last, marginChunks);
     const from = first && (await this.#segmentStart(spans, first));
     if (from === null) return { before: outlines[0]!.start, from: outlines[0]!.start, upTo };
     const { outline } = spans.find((span) => span.outline.term === from.term)!;
