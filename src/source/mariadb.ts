@@ -2,14 +2,15 @@ import type { Log } from '../core/log.ts';
 import type { Position } from '../core/position.ts';
 import { abortReason } from '../errors.ts';
 import { Binlogs, type Lineage } from './mariadb/binlogs.ts';
-import { EndFinder } from './mariadb/end.ts';
-import type { Flavour } from './mariadb/gtid.ts';
+import { type Flavour, gtidStateFor, isPlace } from './mariadb/gtid.ts';
 import { inspectBinlogs } from './mariadb/inspect.ts';
 import { inspectServer } from './mariadb/inspect-server.ts';
 import { locate } from './mariadb/locate.ts';
+import { LogIndex } from './mariadb/log-index.ts';
 import { LogReader } from './mariadb/reader.ts';
 import { ReplicaDuty } from './mariadb/replica-duty.ts';
 import type { Segment } from './mariadb/segment.ts';
+import { Server, type ServerState } from './mariadb/server.ts';
 import type { Backlog, LogSource } from './source.ts';
 import { openTailer } from './tailer.ts';
 
@@ -44,19 +45,38 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
   const maxSliceBytes = options.maxSliceBytes ?? DEFAULT_SLICE_BYTES;
   const binlogs = new Binlogs({ dir, index, flavour });
   const duty = url === undefined ? null : new ReplicaDuty({ url, flavour, log });
-  const ending = new EndFinder({ binlogs, flavour, maxSliceBytes });
+  const server = url === undefined ? null : new Server({ url, flavour, log });
+  const logIndex = new LogIndex(flavour);
+
+  /** What the server at `url:` says, if it is the one that writes these binlogs. */
+  const askServer = async (current: Lineage): Promise<ServerState | null> => {
+    const state = (await server?.facts()) ?? null;
+    const newest = await current.newestUsable();
+    return state?.serverId === newest?.header.serverId ? state : null;
+  };
+
+  /** Where this log has the position: there, or in another server's log where its transactions end here. */
+  const placeOf = async (current: Lineage, position: Position): Promise<Place | null> => {
+    const segment = await sameLife(current, position);
+    if (segment) return { segment, offset: position.offset };
+    const newest = await current.newestUsable();
+    if (newest?.header.origin === position.origin || isPlace(position.id)) return null;
+    const beyond = await logIndex.beyond(current, gtidStateFor(flavour, position.id));
+    return beyond && { segment: beyond.at.usable.segment, offset: beyond.at.offset, isEnd: beyond.kind === 'none' };
+  };
 
   /** Descriptors are held from what is not yet shipped: from the position's file, or from the oldest. */
-  const holdFrom = async (current: Lineage, position: Position | null) => {
-    const first = (position && (await sameLife(current, position))) ?? current.segments[0];
-    if (first) await current.holdFrom(first);
-    return first;
+  const holdFrom = async (current: Lineage, position: Position | null): Promise<Place | null> => {
+    const [oldest] = current.segments;
+    const place = (position && (await placeOf(current, position))) ?? (oldest ? { segment: oldest, offset: 0 } : null);
+    if (place) await current.holdFrom(place.segment);
+    return place;
   };
 
   const measureFrom = async (from: Position | null) => {
     const current = await binlogs.look();
-    const first = await holdFrom(current, from);
-    return first ? measureBacklog(current, first, from?.segment === first.name ? from.offset : 0) : NOTHING;
+    const place = await holdFrom(current, from);
+    return place && !place.isEnd ? measureBacklog(current, place.segment, place.offset) : NOTHING;
   };
 
   return {
@@ -66,7 +86,8 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
     },
 
     async locate(head) {
-      const located = await locate(await binlogs.look(), head);
+      const lineage = await binlogs.look();
+      const located = await locate({ lineage, index: logIndex, flavour, server: await askServer(lineage) }, head);
       const lacking = located.allowed ? await duty?.lacking() : null;
       return lacking ? { ...located, allowed: false, reason: lacking } : located;
     },
@@ -82,7 +103,10 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
       }
     },
 
-    end: () => ending.end(),
+    async end() {
+      const end = await logIndex.end(await binlogs.look());
+      return end && logIndex.position(end);
+    },
 
     backlog: measureFrom,
 
@@ -99,8 +123,18 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
 
     heldBytes: () => binlogs.current.heldBytes,
 
-    close: () => binlogs.close(),
+    async close() {
+      await server?.close();
+      await binlogs.close();
+    },
   };
+}
+
+interface Place {
+  readonly segment: Segment;
+  readonly offset: number;
+  /** Whether nothing but what was shipped is here, though it may end in other bytes. */
+  readonly isEnd?: boolean;
 }
 
 const NOTHING: Backlog = { bytes: 0, oldestMs: null };

@@ -12,6 +12,7 @@ interface ShippedChunk extends Witness {
 export class Shipping {
   #chunks: ShippedChunk[] = [];
   #position: Position | null = null;
+  #left: Position[] = [];
 
   /** What a reader of the archive would restore: each segment's bytes by name, of the newest life of that name. */
   contents(): Map<string, Buffer> {
@@ -33,15 +34,17 @@ export class Shipping {
   }
 
   head(): Head {
-    return headWith({ position: this.#position, chunks: this.#chunks.toReversed() });
+    const bytesOf = (witness: Witness) => this.#chunks.find((chunk) => chunk === witness)!.bytes;
+    return headWith({ position: this.#position, chunks: this.#chunks.toReversed(), left: this.#left, bytesOf });
   }
 
-  /** A new term: goes on from `at`, and cuts what was shipped beyond it if it was a truncation. */
-  open({ result, at }: Located): void {
-    if (result === 'truncate' && at) {
-      const last = this.#chunks.findLastIndex(({ to }) => samePlace(to, at));
+  /** A new term: goes on from `at`, and cuts what was shipped beyond the common point of a truncation or fork. */
+  open({ result, at, common = at ?? undefined }: Located): void {
+    if ((result === 'truncate' || result === 'fork') && common) {
+      const last = this.#chunks.findLastIndex(({ to }) => samePlace(to, common));
       this.#chunks = this.#chunks.slice(0, last + 1);
     }
+    if (result === 'fork' && this.#position) this.#left.unshift(this.#position);
     this.#position = at;
   }
 

@@ -3,22 +3,23 @@ import type { Head, Located, Witness } from '../source.ts';
 import type { Lineage, Usable } from './binlogs.ts';
 import { isPlace } from './gtid.ts';
 import { binlogNumber } from './index-file.ts';
+import { answerOf, type OwnLog, standingOf } from './pair.ts';
 import type { Segment } from './segment.ts';
 
 type Answer = Omit<Located, 'evidence'>;
 
 /**
- * How the binlogs here go on from an archive's head (protocol rule 14, for twins on one directory or copies of it). What
- * is not proven is never allowed.
+ * How the binlogs here go on from an archive's head (protocol rule 14): of the same server by its bytes, of another by
+ * GTIDs. What is not proven is never allowed.
  */
-export async function locate(lineage: Lineage, head: Head | null): Promise<Located> {
-  const here = new LocalLog(lineage);
-  const answer = await answerFor(here, head);
+export async function locate(own: OwnLog, head: Head | null): Promise<Located> {
+  const here = new LocalLog(own.lineage);
+  const answer = await answerFor(here, head, own);
   const evidence = { ...(await here.evidence()), ...(answer.at && (await here.evidenceAt(answer.at))) };
   return { ...answer, evidence };
 }
 
-async function answerFor(here: LocalLog, head: Head | null): Promise<Answer> {
+async function answerFor(here: LocalLog, head: Head | null, own: OwnLog): Promise<Answer> {
   const oldest = await here.oldest();
   const start = oldest && startOf(oldest);
   const position = head?.position ?? null;
@@ -33,6 +34,7 @@ async function answerFor(here: LocalLog, head: Head | null): Promise<Answer> {
   }
   const same = await here.find(position);
   if (same && (await here.holds(same, position, head))) return goOn(here, same, position);
+  if (!same && position.origin !== (await here.origin())) return otherServer(own, start, position);
   if (!same) {
     const successor = await takeUpSuccessor(oldest, head, position);
     if (successor) return successor;
@@ -44,7 +46,17 @@ async function answerFor(here: LocalLog, head: Head | null): Promise<Answer> {
       : `the log here never had ${position.segment} as shipped: the same up to offset ${common.to.offset} of ${common.to.segment}`;
     return { result: 'truncate', at: common.to, allowed: true, reason };
   }
-  return withoutCommonPoint(oldest, same, position);
+  const answer = withoutCommonPoint(oldest, same, position);
+  // A replica whose data directory was made anew is no log that was started again on purpose.
+  if (answer.result === 'reset' && own.server?.isReplicating) return otherServer(own, start, position);
+  return answer;
+}
+
+/** GTIDs are all that the logs of two servers have in common: their bytes differ. */
+async function otherServer(own: OwnLog, oldest: Position, { id }: Position): Promise<Answer> {
+  const standing = (await standingOf(own, id)) ?? { kind: 'behind', why: 'there are no binlogs here yet' };
+  if (standing.kind === 'apart') return { result: 'fork', at: null, allowed: false, reason: standing.why };
+  return answerOf(standing, own.index, oldest);
 }
 
 /** At the head with the same bytes before it. */
@@ -86,6 +98,8 @@ async function newestCommon(here: LocalLog, head: Head, position: Position): Pro
   // All here is younger than the head's file (a purge), so that no older chunk can match.
   if (oldestNumber > binlogNumber(position.segment)) return null;
   for await (const witness of upTo(head, position)) {
+    // What another server's log told in between is here by its GTIDs only.
+    if (witness.to.origin !== position.origin) return null;
     if (await here.has(witness)) return witness;
     if (isOlder(witness, oldest)) return null;
   }
@@ -164,6 +178,11 @@ class LocalLog {
     return first ? this.#usable(first) : null;
   }
 
+  /** The server that writes the newest file; its ID may have been changed since the oldest. */
+  async origin(): Promise<string | null> {
+    return (await this.#lineage.newestUsable())?.header.origin ?? null;
+  }
+
   async next(segment: Segment): Promise<Usable | null> {
     const next = this.#lineage.next(segment);
     return next ? this.#usable(next) : null;
@@ -197,10 +216,16 @@ class LocalLog {
     return { binlogs: segments.length, oldest: segments[0]?.name ?? null, newest: segments.at(-1)?.name ?? null };
   }
 
-  /** What a reader needs who starts there: the file's format description, and the GTIDs of all before. */
+  /** What a reader needs who starts there: the file's first events, and the GTIDs of all before. */
   async evidenceAt(at: Position): Promise<Record<string, unknown>> {
     const usable = await this.find(at);
-    return usable ? { formatDescription: usable.header.formatDescription.toString('base64'), gtids: at.id } : {};
+    if (!usable) return {};
+    const { formatDescription, fileStart } = usable.header;
+    return {
+      formatDescription: formatDescription.toString('base64'),
+      gtids: at.id,
+      ...(at.offset > 0 && { fileStart: fileStart.toString('base64') }),
+    };
   }
 
   async #usable(segment: Segment): Promise<Usable | null> {

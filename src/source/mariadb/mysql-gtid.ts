@@ -66,7 +66,7 @@ export class MysqlGtidState implements GtidState {
     if (!goesOn) {
       this.#addRun();
       run.source = this.#source;
-      run.start = (BigInt(this.#high) << 32n) | BigInt(this.#low);
+      run.start = this.#begunSequence();
       run.high = this.#high;
     }
     run.low = this.#low;
@@ -87,6 +87,51 @@ export class MysqlGtidState implements GtidState {
       if (!wanted.every(isSeen)) return false;
     }
     return true;
+  }
+
+  coversBegun(other: GtidState): boolean {
+    if (!(other instanceof MysqlGtidState) || other.#isAnonymous) return false;
+    this.#addRun();
+    const sequence = other.#begunSequence();
+    return this.#seen.get(other.#source)?.some(({ start, end }) => start <= sequence && sequence < end) ?? false;
+  }
+
+  begun(): string {
+    return this.#isAnonymous ? '' : `${this.#source}:${this.#begunSequence()}`;
+  }
+
+  clone(): MysqlGtidState {
+    this.#addRun();
+    const copy = new MysqlGtidState();
+    for (const [source, intervals] of this.#seen) {
+      copy.#seen.set(
+        source,
+        intervals.map((interval) => ({ ...interval })),
+      );
+    }
+    return copy;
+  }
+
+  /** What was seen here and not there. */
+  without(other: MysqlGtidState): MysqlGtidState {
+    const rest = this.clone();
+    other.#addRun();
+    for (const [source, intervals] of rest.#seen) {
+      const left = subtract(intervals, other.#seen.get(source) ?? []);
+      if (left.length > 0) rest.#seen.set(source, left);
+      else rest.#seen.delete(source);
+    }
+    return rest;
+  }
+
+  /** How many transactions were seen. */
+  get count(): bigint {
+    this.#addRun();
+    return [...this.#seen.values()].flat().reduce((sum, { start, end }) => sum + end - start, 0n);
+  }
+
+  #begunSequence(): bigint {
+    return (BigInt(this.#high) << 32n) | BigInt(this.#low);
   }
 
   #takeUuid(bytes: Uint8Array, at: number): void {
@@ -132,6 +177,23 @@ function addInterval(intervals: Interval[], start: bigint, end: bigint): void {
   }
   intervals.splice(first, after - first, merged);
 }
+
+/** What is left of ordered intervals without others. */
+function subtract(intervals: readonly Interval[], others: readonly Interval[]): Interval[] {
+  return others.reduce<Interval[]>(
+    (left, { start, end }) =>
+      left
+        .flatMap((interval) => [endingBy(interval, start), startingAt(interval, end)])
+        .filter((part) => part.start < part.end),
+    [...intervals],
+  );
+}
+
+const endingBy = (interval: Interval, limit: bigint): Interval =>
+  interval.end <= limit ? interval : { start: interval.start, end: limit };
+
+const startingAt = (interval: Interval, limit: bigint): Interval =>
+  interval.start >= limit ? interval : { start: limit, end: interval.end };
 
 function textOf(sets: Map<string, Interval[]>): string {
   let text = '';

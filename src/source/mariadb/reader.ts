@@ -85,7 +85,7 @@ export class LogReader {
     const ended = this.#lineage!.next(segment) !== undefined;
     const size = await segment.measure();
     if (size < readTo) throw this.#discontinuity(`it is shorter (${size} bytes) than what was read of it (${readTo})`);
-    if (ended && !(await segment.beginsAsBefore())) throw this.#replaced();
+    if (!(await segment.beginsAsBefore())) throw this.#replaced();
     await segment.sync(size);
     return { size, ended };
   }

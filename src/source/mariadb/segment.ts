@@ -7,7 +7,7 @@ import { isValidEvent } from './checksums.ts';
 import { corrupt, encrypted, isRelayLog, unreadable } from './errors.ts';
 import { eventLength, eventMs, eventServerId, eventType, FLAGS_AT, HEADER_BYTES, MAGIC, TYPE } from './events.ts';
 import { readFormatDescription } from './format-description.ts';
-import { type Flavour, gtidStateAt, placeId } from './gtid.ts';
+import { type Flavour, type GtidState, gtidStateAt, placeId } from './gtid.ts';
 import { binlogNumber } from './index-file.ts';
 
 /** What the first events of a binlog say. */
@@ -22,9 +22,13 @@ export interface SegmentHeader {
   readonly checksums: boolean;
   /** The ID at offset 0. */
   readonly startId: string;
+  /** What the server's log had seen before this file; for reading only. */
+  readonly start: GtidState;
   readonly createdMs: number;
   /** The format description event, without its in-use flag. */
   readonly formatDescription: Buffer;
+  /** Magic number, format description and list of GTIDs: what makes a file of the bytes from any transaction on. */
+  readonly fileStart: Buffer;
 }
 
 /** Device and inode: whether a path still leads to the same file. */
@@ -204,7 +208,9 @@ export class Segment {
       checksums,
       startId: state.text() || (this.#flavour === 'mysql' ? placeId(this.name, 0) : ''),
       createdMs,
+      start: state,
       formatDescription: description,
+      fileStart: Buffer.concat(list ? [MAGIC, description, list] : [MAGIC, description]),
     };
   }
 

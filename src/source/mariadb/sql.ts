@@ -31,7 +31,8 @@ export async function ifPermitted<T>(answer: Promise<T>): Promise<T | null> {
   }
 }
 
-function connectionOptions(url: string) {
+/** What a URL says, as the driver takes it. */
+export function connectionOptions(url: string) {
   const { hostname, port, username, password, searchParams } = new URL(url);
   const socketPath = searchParams.get('socket');
   return {

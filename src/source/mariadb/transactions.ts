@@ -47,6 +47,9 @@ const QUERY = { databaseLengthAt: 8, statusLengthAt: 11, headerBytes: 13 } as co
 /** Whether an event of this type can only stand between transactions, or begin one. */
 export const isGroupStart = (type: number) => roles[type] === ROLE.begins || roles[type] === ROLE.control;
 
+/** Whether an event of this type names the transaction that begins with it. */
+export const isGtid = (type: number) => roles[type] === ROLE.begins;
+
 /** Whether an event of this type belongs to a transaction: not rotation, checkpoints and the like. */
 export const isOfTransaction = (type: number) => roles[type] !== ROLE.control;
 
