@@ -185,7 +185,10 @@ class Seeker {
     return turn;
   }
 
-  /** Where the chunk's file begins: in an earlier term where that went on with it; null: below the floor, or at it. */
+  /**
+   * Where the chunk's file begins, in an earlier term where that went on with it: its first chunk, or the opening before
+   * that; null: at the floor, or below it.
+   */
   async #segmentStart(spans: readonly Span[], spot: Spot): Promise<Place | null> {
     const { from } = (await this.#chunk(spans[spot.index]!.outline, spot.slot)).header;
     const isOfFile = (chunk: Read<Chunk>) => isSameLife(chunk.header.from, from);
@@ -197,12 +200,11 @@ class Seeker {
         const start = await firstWhere(firstSlot, slot, async (n) => isOfFile(await this.#chunk(outline, n)));
         return { term, slot: start };
       }
-      if (first.header.from.offset === 0) return { term, slot: firstSlot };
-      if (opening && this.#format.fileStart?.(opening.evidence)) return { term, slot: 0 };
-      if (index === 0) return null;
+      const begins = first.header.from.offset === 0 || (opening && this.#format.fileStart?.(opening.evidence));
+      if (begins || index === 0) return opening && { term, slot: 0 };
       const before = spans[index - 1]!;
       const { to } = (await this.#chunk(before.outline, before.endSlot - 1)).header;
-      if (!isSameLife(to, from)) return { term, slot: 0 };
+      if (!isSameLife(to, from)) return opening && { term, slot: 0 };
     }
   }
 
