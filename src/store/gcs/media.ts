@@ -14,6 +14,7 @@ export interface MediaOptions {
 
 /** An object's bytes as they come; when they are the whole object, its checksum is compared before the end is told. */
 export function mediaOf(response: IncomingMessage, options: MediaOptions): Readable {
+  response.socket.setTimeout(0); // a reader may take its time; that of the other side is measured below
   const body = Readable.from(piecesOf(response, options), { objectMode: false });
   // Also of a reader that leaves before it has read anything.
   body.once('close', () => response.destroy());
@@ -24,7 +25,6 @@ export function mediaOf(response: IncomingMessage, options: MediaOptions): Reada
 async function* piecesOf(response: IncomingMessage, { store, key, stallMs }: MediaOptions): AsyncGenerator<Buffer> {
   const expected = isWhole(response) ? crc32cIn(response.headers['x-goog-hash']) : null;
   const sum = new RunningCrc32c();
-  response.socket.setTimeout(0); // a reader may take its time; what Google takes is measured here
   const pieces = response[Symbol.asyncIterator]();
   try {
     for (;;) {
