@@ -6,7 +6,7 @@ import type { Coordination } from './coordination/coordination.ts';
 import { messageOf, ShipmateError } from './errors.ts';
 import { createLog } from './log.ts';
 import type { Finding, LogSource } from './source/source.ts';
-import { openCoordination, openSource, openStore } from './wiring.ts';
+import { inspectBackend, openCoordination, openSource, openStore } from './wiring.ts';
 
 /** A finding, and what it is about: `etcd`, `store main`, `stream orders`. */
 export interface About extends Finding {
@@ -69,6 +69,11 @@ async function inspectTwins(coordination: Coordination, { node }: Config): Promi
 }
 
 async function inspectStore(config: Config, name: string, stream: string): Promise<Finding[]> {
+  const readable = await inspectBackend(config, name);
+  return [...readable, ...(await about(`store ${name}`, () => inspectCreating(config, name, stream)))];
+}
+
+async function inspectCreating(config: Config, name: string, stream: string): Promise<Finding[]> {
   const store = openStore(config, name);
   const key = await raceProbe(store, stream, AbortSignal.timeout(30_000));
   await store.delete([key]).catch(() => {}); // the daemon needs no right to delete

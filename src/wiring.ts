@@ -17,7 +17,7 @@ import { StreamShipper } from './ship/stream.ts';
 import { Wake } from './ship/wake.ts';
 import { mariadbFormat } from './source/mariadb/format.ts';
 import { openMariadbSource } from './source/mariadb.ts';
-import type { LogFormat, LogSource } from './source/source.ts';
+import type { Finding, LogFormat, LogSource } from './source/source.ts';
 import { countedStore } from './store/counted.ts';
 import { openFileStore } from './store/file.ts';
 import { openGcsStore } from './store/gcs.ts';
@@ -33,6 +33,14 @@ const POOL_BYTES = 32 << 20;
 export function openStore(config: Config, name: string): ObjectStore {
   const store = storeOf(config, name);
   return store.type === 'gcs' ? openGcsStore({ name, ...store }) : openFileStore({ name, ...store });
+}
+
+/** What `check` says of a store beyond what every store must do. */
+export async function inspectBackend(config: Config, name: string): Promise<Finding[]> {
+  const store = storeOf(config, name);
+  if (store.type !== 'gcs') return [];
+  const { inspectBucket } = await import('./store/gcs/inspect.ts');
+  return inspectBucket({ name, ...store });
 }
 
 /** Opens etcd, or the local state in solo mode. Waits for neither. */

@@ -22,13 +22,6 @@ export interface Target {
   readonly name: string;
 }
 
-export const PERMISSIONS = [
-  'storage.objects.create',
-  'storage.objects.get',
-  'storage.objects.list',
-  'storage.objects.delete',
-] as const;
-
 const ACCOUNT = 'shipmate@acme.iam.gserviceaccount.com';
 const PIECE_UNIT = 256 * 1024;
 const MAX_PAGE = 1_000;
@@ -84,13 +77,14 @@ export function targetOf(method: string, url: URL): Target | null {
     return target(text(url, 'alt') === 'media' || upload === 'download' ? 'read' : 'head');
   }
   if (rest === 'o') return target('list');
-  if (rest === 'iam/testPermissions') return target('permissions');
   return rest === undefined ? target('bucket') : null;
 }
 
 export interface ApiOptions {
   readonly buckets: ReadonlyMap<string, Bucket>;
   readonly pageSize: number | undefined;
+  /** What the buckets are set to, for those who may see it: nobody, unless it is given. */
+  readonly settings: object | undefined;
   /** Whether a caller who may not overwrite hears of that (403) before the precondition is looked at (412). */
   readonly rightsBeforePreconditions: boolean;
 }
@@ -145,18 +139,9 @@ export class Api {
         demandGeneration(url.searchParams, bucket.get(name));
         if (!bucket.delete(name)) throw noSuchObject(bucketName, name);
         return { status: 204 };
-      case 'permissions': {
-        const asked = url.searchParams.getAll('permissions');
-        const granted = asked.filter((one) => PERMISSIONS.some((known) => known === one) && !this.denied.has(one));
-        const body = {
-          kind: 'storage#testIamPermissionsResponse',
-          ...(granted.length > 0 && { permissions: granted }),
-        };
-        return json(200, JSON.stringify(body));
-      }
       default:
-        // Nobody needs to look at the bucket itself.
-        throw forbidden('storage.buckets.get', 'bucket');
+        if (!this.#options.settings) throw forbidden('storage.buckets.get', 'bucket');
+        return json(200, JSON.stringify({ kind: 'storage#bucket', name: bucketName, ...this.#options.settings }));
     }
   }
 

@@ -11,9 +11,7 @@ export type Operation =
   | 'head'
   | 'list'
   | 'delete'
-  | 'bucket'
-  | 'permissions'
-  | 'token';
+  | 'bucket';
 
 /**
  * What goes wrong with a request:

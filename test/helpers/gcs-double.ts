@@ -18,9 +18,12 @@ export interface GcsDoubleOptions {
   readonly dir?: string;
   /** The most that one page of a listing holds; Google's is 1,000. */
   readonly pageSize?: number;
-  /** Refuses whoever shows no token that `POST /token` gave out, or another than these. */
+  /** Refuses whoever shows none of these. */
   readonly tokens?: readonly string[];
+  /** Whether a caller who may not overwrite hears of that (403) before the precondition is looked at (412). */
   readonly rightsBeforePreconditions?: boolean;
+  /** Grants storage.buckets.get, and is what that gives: `{lifecycle: {…}}`. */
+  readonly settings?: object;
 }
 
 /** How a test rules a double, in its own process or in another. */
@@ -72,6 +75,7 @@ class Double implements GcsDouble {
     this.#api = new Api({
       buckets: new Map(buckets.map((name) => [name, new Bucket(dir === undefined ? null : join(dir, name))])),
       pageSize,
+      settings: options.settings,
       rightsBeforePreconditions: options.rightsBeforePreconditions ?? false,
     });
     this.#server = createServer({ noDelay: true, keepAliveTimeout: 60_000 }, (request, response) => {
