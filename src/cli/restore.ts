@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { bytesText, secondsText } from '../core/format.ts';
+import { UsageError } from '../errors.ts';
 import type { PlannedRun, RestorePlan } from '../restore/plan.ts';
 import { timeText } from '../restore/until.ts';
 import { readArchives } from './archives.ts';
@@ -9,9 +10,14 @@ import { print, printable, printJson } from './terminal.ts';
 interface Options {
   to: string;
   until: string;
+  from?: string;
   store?: string;
   afterGap?: boolean;
+  throughTerm?: number;
   dryRun?: boolean;
+  replay?: boolean;
+  socket?: string;
+  user?: string;
   json?: boolean;
 }
 
@@ -21,51 +27,75 @@ export function defineRestore(command: Command): void {
     .requiredOption('--to <dir>', 'where to write: a new or empty directory, or one of the same restore, interrupted')
     .option('--until <target>', '"latest", a time like 2026-11-22T13:05:00Z, or a log ID; inclusive', 'latest')
     .option('--store <name>', "which store to read from; by default the stream's primary")
+    .option('--from <id>', "a base backup's GTID position: only what comes after it")
     .option('--after-gap', 'restore what follows the last gap, for a base backup that was taken after it')
+    .option('--through-term <n>', 'the log as this term left it, with what a later fork left behind', parseTerm)
+    .option('--replay', 'then apply it to a server: each transaction that the server does not have yet')
+    .option('--socket <path>', "with --replay: the server's socket; by default as the mariadb client finds it")
+    .option('--user <name>', 'with --replay: by default as the mariadb client has it')
     .option('--dry-run', 'tell what would be restored, and write nothing')
     .option('--json', 'print JSON')
     .action((stream: string, options: Options) => carryOut(command, stream, options));
 }
 
+function parseTerm(text: string): number {
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+  throw new UsageError(`"${text}" is not a term`, '"shipmate ls" shows them');
+}
+
 async function carryOut(command: Command, name: string, options: Options): Promise<void> {
-  const { to, store, afterGap = false, dryRun = false, json = false } = options;
+  const { store, afterGap = false, throughTerm = null, dryRun = false, json = false, socket, user } = options;
   const begunMs = performance.now();
   const archives = await readArchives(command);
   const [stream] = archives.streams(name);
-  const [{ parseUntil }, { planRestore }, { restore }] = await Promise.all([
+  const [{ parseUntil }, { planRestore }, { restore }, { replay, replayCommands }] = await Promise.all([
     import('../restore/until.ts'),
     import('../restore/plan.ts'),
     import('../restore/restore.ts'),
+    import('../restore/replay.ts'),
   ]);
   const format = archives.formatOf(stream!);
   const until = parseUntil(options.until, format);
+  const from = options.from === undefined ? null : format.parseId(options.from);
   const chunks = await archives.open(stream!, store);
   const { progress } = archives;
-  const directory = resolve(to);
-  const plan = await planRestore({ chunks, format, until, afterGap, progress });
+  const directory = resolve(options.to);
+  const plan = await planRestore({ chunks, format, until, from, afterGap, throughTerm, progress });
+  const replaying = { chunks, format, directory, target: { socket, user }, progress };
+  const commands = replayCommands(plan, replaying);
   if (dryRun) {
-    if (json) printJson(planJson(plan));
-    else print([`would restore ${summary(plan, directory)}`, ...runLines(plan)].map(printable).join('\n'));
+    if (json) printJson({ ...planJson(plan), replay: commands });
+    else printLines([`would restore ${summary(plan, directory)}`, ...runLines(plan)]);
     return;
   }
-  const wroteBytes = await restore(plan, { chunks, format, directory, progress });
+  const afterwards = options.replay ? () => replay(plan, replaying) : async () => {};
+  const wroteBytes = await restore(plan, { chunks, format, directory, progress, afterwards });
   const seconds = (performance.now() - begunMs) / 1000;
   if (json) {
-    printJson({ ...planJson(plan), directory, wroteBytes, seconds });
+    printJson({
+      ...planJson(plan),
+      directory,
+      wroteBytes,
+      seconds,
+      replay: commands,
+      replayed: options.replay ?? false,
+    });
     return;
   }
   const kept = plan.bytes - wroteBytes;
   const resumed = kept > 0 ? ` (${bytesText(kept)} were there already)` : '';
-  print(
-    [
-      `restored ${summary(plan, directory)}`,
-      ...runLines(plan),
-      `every digest agrees; ${secondsText(seconds)}${resumed}`,
-    ]
-      .map(printable)
-      .join('\n'),
-  );
+  printLines([
+    `restored ${summary(plan, directory)}`,
+    ...runLines(plan),
+    `every digest agrees; ${secondsText(seconds)}${resumed}`,
+    ...(options.replay ? ['replayed: the server has every transaction of it'] : byHand(commands)),
+  ]);
 }
+
+const printLines = (lines: readonly string[]) => print(lines.map(printable).join('\n'));
+
+const byHand = (commands: readonly string[]) =>
+  commands.length === 0 ? [] : ['', 'to replay it (--replay does the same, and can be repeated):', ...commands];
 
 function summary({ stream, runs, segments, bytes, end, beyondArchive }: RestorePlan, directory: string): string {
   const counted = `${count(runs.length, 'run')}, ${count(segments, 'segment')}, ${bytesText(bytes)}`;
@@ -100,5 +130,15 @@ function planJson({ archive, stream, runs, segments, bytes, end, beyondArchive }
 }
 
 function runJson({ directory, origin, segments, bytes }: PlannedRun): object {
-  return { directory, origin, bytes, segments: segments.map(({ name, length }) => ({ name, bytes: length })) };
+  return {
+    directory,
+    origin,
+    bytes,
+    segments: segments.map(fileJson),
+  };
 }
+
+const fileJson = ({ name, fileStart, length }: PlannedRun['segments'][number]) => ({
+  name,
+  bytes: fileStart.length + length,
+});

@@ -1,13 +1,14 @@
-import type { Hole } from '../archive/reader.ts';
+import type { Hole, Reading } from '../archive/reader.ts';
 import type { Archive } from '../archive/walk.ts';
 import { placeText } from '../core/keys.ts';
-import { cutRun, type Run, runBytes, runEnd, runStart, type Segment, stretchesOf } from '../core/ranges.ts';
+import { cutRun, type Run, runEnd, runStart, type Segment, stretchesOf } from '../core/ranges.ts';
 import { ArchiveNotWhole, ShipmateError, UsageError } from '../errors.ts';
 import type { LogFormat, Until } from '../source/source.ts';
 import type { ChunkReader } from './chunks.ts';
-import { locate } from './locate.ts';
+import { fileStartOf, locate } from './locate.ts';
 import type { Progress } from './progress.ts';
-import { readSummary } from './reading.ts';
+import { type ChainSummary, readSummary, readThroughTerm } from './reading.ts';
+import { type StatedRun, startAfter, stateBefore, stated } from './states.ts';
 import { timeText, untilText } from './until.ts';
 
 /** What a restore writes, to the byte. */
@@ -15,7 +16,9 @@ export interface RestorePlan {
   readonly archive: string;
   readonly stream: string;
   readonly until: Until;
+  readonly from: string | null;
   readonly afterGap: boolean;
+  readonly throughTerm: number | null;
   readonly runs: readonly PlannedRun[];
   readonly segments: number;
   /** Of the log. */
@@ -30,14 +33,32 @@ export interface PlannedRun {
   /** Below the target directory; empty where there is one run only, whose files lie in it directly. */
   readonly directory: string;
   readonly origin: string;
-  readonly segments: readonly Segment[];
+  readonly segments: readonly PlannedSegment[];
   readonly bytes: number;
+  /** What is not to be applied again from the run's files; empty where the log begins with it. */
+  readonly before: string;
+  /** What who applies the runs up to this one has then. */
+  readonly end: string;
+  /** The log began anew with this run: its IDs tell nothing about the runs before. */
+  readonly anew: boolean;
 }
+
+/** A file to write. */
+export interface PlannedSegment extends Segment {
+  /** What stands before the segment's bytes; empty where these are a file by themselves. */
+  readonly fileStart: Uint8Array;
+}
+
+export const fileBytes = ({ fileStart, length }: PlannedSegment) => fileStart.length + length;
 
 export interface PlanOptions {
   readonly chunks: ChunkReader;
   readonly format: LogFormat;
   readonly until: Until;
+  /** What a base backup has already: only the files that hold more; null: from the archive's start. */
+  readonly from?: string | null;
+  /** The log as this term left it: with what a later fork left behind. */
+  readonly throughTerm?: number | null;
   /** Only what follows the last gap, for a base backup that was taken after it. */
   readonly afterGap: boolean;
   readonly progress: Progress;
@@ -48,74 +69,125 @@ export interface PlanOptions {
  * ArchiveNotWhole where bytes are missing before the target.
  */
 export async function planRestore(options: PlanOptions): Promise<RestorePlan> {
-  const { chunks, until, afterGap, progress } = options;
+  const { chunks, format, progress, from = null, until, throughTerm = null } = options;
   const { archive } = chunks;
-  const { reader, hole } = await readSummary(archive, progress);
+  if (throughTerm !== null) return (await planOf(options, await readThroughTerm(archive, progress, throughTerm)))!;
+  const part = await readSummary(archive, progress, { from, until }, format);
+  return (await planOf(options, part)) ?? (await planOf(options, await readSummary(archive, progress)))!;
+}
+
+/** Null where the target is not in what was read, but there is more. */
+async function planOf(options: PlanOptions, reading: Reading<ChainSummary>): Promise<RestorePlan | null> {
+  const { chunks, until, from = null, afterGap, throughTerm = null } = options;
+  const { archive } = chunks;
+  const { reader, hole, goesOn } = reading;
   const stretches = stretchesOf(reader.living.runs);
-  const index = afterGap ? stretches.length - 1 : 0;
+  const index = indexOfStretch(options, stretches);
   const stretch = stretches[index];
   if (stretch === undefined) throw nothingShipped(archive, hole);
   if (afterGap && index === 0) {
     throw new UsageError(`the archive of stream ${archive.info.stream} has no gap`, 'leave --after-gap out');
   }
-  demandWholeStart(archive, stretch);
+  demandWholeStart(options, stretch);
   demandNotBefore(options, stretch);
 
   const { runs, isReached } = await cutRuns(options, stretch);
   if (!isReached) {
+    if (goesOn) return null;
     const next = stretches[index + 1];
     if (next !== undefined) throw gapAhead(archive, stretch, next);
     if (hole !== null) throw holeAhead(archive, stretch, hole);
     if (until.kind === 'id') throw notThere(archive, until, stretch);
   }
+  const needed = from === null ? runs : startAfter(runs, from, options.format);
+  if (needed === null) throw notThere(archive, { kind: 'id', id: from! }, stretch);
+  if (from !== null) await demandHas(needed, from, options);
   const { stream, archive: id } = archive.info;
+  const placed = placeRuns(needed, options.format);
   return {
     archive: id,
     stream,
     until,
+    from,
     afterGap,
-    runs: placeRuns(runs),
-    segments: runs.reduce((sum, { segments }) => sum + segments.length, 0),
-    bytes: runs.reduce((sum, run) => sum + runBytes(run), 0),
-    end: endOf(runs),
+    throughTerm,
+    runs: placed,
+    segments: placed.reduce((sum, { segments }) => sum + segments.length, 0),
+    bytes: placed.reduce((sum, run) => sum + run.bytes, 0),
+    end: endOf(needed),
     beyondArchive: !isReached && until.kind === 'time',
   };
 }
 
+/** With a base backup what follows it: of the stretches that begin with no more than it has the last. */
+function indexOfStretch({ format, from = null, afterGap }: PlanOptions, stretches: readonly Run[][]): number {
+  if (afterGap) return stretches.length - 1;
+  if (from === null) return 0;
+  const begins = (runs: readonly Run[]) => runStart(runs[0]!).id ?? '';
+  return Math.max(
+    0,
+    stretches.findLastIndex((runs) => format.covers?.(from, begins(runs))),
+  );
+}
+
 /** The runs up to the target; each that another server's log follows, up to where that goes on. */
-async function cutRuns(options: PlanOptions, stretch: readonly Run[]): Promise<{ runs: Run[]; isReached: boolean }> {
-  const { until } = options;
-  const runs: Run[] = [];
-  for (const run of stretch) {
+async function cutRuns(
+  options: PlanOptions,
+  stretch: readonly Run[],
+): Promise<{ runs: StatedRun[]; isReached: boolean }> {
+  const { until, format } = options;
+  const runs: StatedRun[] = [];
+  for (const each of stretch) {
+    const before = stateBefore(each, runs.at(-1)?.end ?? '', format);
+    const run = await untilItsEnd(options, each, before);
     if (until.kind !== 'latest') {
-      const cut = await locate({ ...options, run, until });
-      if (cut !== null) return { runs: notEmpty([...runs, cutRun(run, cut)]), isReached: true };
+      const cut = await locate({ ...options, run, until, before });
+      if (cut !== null) {
+        return { runs: notEmpty([...runs, stated(cutRun(run, cut), before, format)]), isReached: true };
+      }
     }
-    runs.push(await untilItsEnd(options, run));
+    runs.push(stated(run, before, format));
   }
   return { runs: notEmpty(runs), isReached: false };
 }
 
-async function untilItsEnd(options: PlanOptions, run: Run): Promise<Run> {
+async function untilItsEnd(options: PlanOptions, run: Run, before: string): Promise<Run> {
   if (run.until === null) return run;
-  const cut = await locate({ ...options, run, until: { kind: 'id', id: run.until } });
+  const cut = await locate({ ...options, run, until: { kind: 'id', id: run.until }, before });
   return cut === null ? run : cutRun(run, cut);
 }
 
-const notEmpty = (runs: readonly Run[]) => runs.filter(({ segments }) => segments.length > 0);
-
-function placeRuns(runs: readonly Run[]): PlannedRun[] {
-  return runs.map((run, index) => ({
-    directory: runs.length === 1 ? '' : `${String(index + 1).padStart(2, '0')}-${plainName(run.origin)}`,
-    origin: run.origin,
-    segments: run.segments.map(demandPlainName),
-    bytes: runBytes(run),
-  }));
+/** Throws where the runs, which are taken to have an ID by its numbers, have other transactions under them. */
+export async function demandHas(
+  runs: readonly { readonly run: Run; readonly before: string }[],
+  id: string,
+  options: Pick<PlanOptions, 'chunks' | 'format' | 'progress'>,
+): Promise<void> {
+  for (const { run } of runs) {
+    const found = await locate({ ...options, run, until: { kind: 'id', id }, before: '', first: 0 });
+    if (found !== null) return;
+  }
 }
 
-function endOf(runs: readonly Run[]): RestorePlan['end'] {
-  const ends = runs.map(runEnd);
-  return { id: ends.at(-1)?.id ?? null, timeMs: ends.findLast(({ timeMs }) => timeMs !== null)?.timeMs ?? null };
+const notEmpty = (runs: readonly StatedRun[]) => runs.filter(({ run }) => run.segments.length > 0);
+
+function placeRuns(runs: readonly StatedRun[], format: LogFormat): PlannedRun[] {
+  return runs.map(({ run, before, end }, index) => {
+    const segments = run.segments.map((segment) => ({
+      ...demandPlainName(segment),
+      fileStart: fileStartOf(segment, format) ?? new Uint8Array(0),
+    }));
+    const directory = runs.length === 1 ? '' : `${String(index + 1).padStart(2, '0')}-${plainName(run.origin)}`;
+    const bytes = segments.reduce((sum, segment) => sum + fileBytes(segment), 0);
+    return { directory, origin: run.origin, segments, bytes, before, end, anew: run.anew };
+  });
+}
+
+function endOf(runs: readonly StatedRun[]): RestorePlan['end'] {
+  const times = runs.map(({ run }) => runEnd(run).timeMs);
+  const last = runs.at(-1);
+  const id = last === undefined || runEnd(last.run).id === null ? null : last.end;
+  return { id, timeMs: times.findLast((timeMs) => timeMs !== null) ?? null };
 }
 
 const plainName = (name: string) => name.replaceAll(/[^A-Za-z0-9._-]/g, '_');
@@ -129,8 +201,10 @@ function demandPlainName(segment: Segment): Segment {
   });
 }
 
-function demandWholeStart({ info }: Archive, runs: readonly Run[]): void {
-  const torn = runs.flatMap(({ segments }) => segments).find(({ offset }) => offset > 0);
+function demandWholeStart({ chunks, format }: PlanOptions, runs: readonly Run[]): void {
+  const { info } = chunks.archive;
+  const segments = runs.flatMap((run) => run.segments);
+  const torn = segments.find((segment) => segment.offset > 0 && fileStartOf(segment, format) === null);
   if (torn === undefined) return;
   throw new ArchiveNotWhole(
     `stream ${info.stream}: the first ${torn.offset} bytes of ${torn.name} are not in the archive`,

@@ -6,7 +6,7 @@ import type { ChainEnd, Met } from '../core/chain.ts';
 import type { Read, Result } from '../core/header.ts';
 import type { Position } from '../core/position.ts';
 import { LivingLog } from '../core/ranges.ts';
-import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
+import { ArchiveNotWhole, ShipmateError, UsageError } from '../errors.ts';
 import type { LogFormat } from '../source/source.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { notWhole } from './chunks.ts';
@@ -36,12 +36,15 @@ export class ChainSummary {
   readonly living: LivingLog;
   readonly #terms: GrowingTerm[] = [];
   readonly #onHeader: () => void;
+  readonly #lastTerm: number;
   /** Objects that no owner wrote. */
   foreign = 0;
 
-  constructor(from: ChainEnd, onHeader: () => void = () => {}) {
+  /** Of what comes after `lastTerm` nothing is taken in. */
+  constructor(from: ChainEnd, onHeader: () => void = () => {}, lastTerm = Number.POSITIVE_INFINITY) {
     this.living = new LivingLog(from.position);
     this.#onHeader = onHeader;
+    this.#lastTerm = lastTerm;
   }
 
   get terms(): readonly TermSummary[] {
@@ -50,6 +53,7 @@ export class ChainSummary {
 
   readonly meet: OnObject = (met: Met, read: Read, _end: ChainEnd): void => {
     this.#onHeader();
+    if (read.header.term > this.#lastTerm) return;
     if (met === 'foreign') {
       this.foreign++;
       return;
@@ -101,11 +105,28 @@ export async function readSummary(
   range?: Range,
   format?: LogFormat,
 ): Promise<Reading<ChainSummary>> {
-  progress.stage('reading the archive', { unit: 'objects' });
-  const begin = (from: ChainEnd) => new ChainSummary(from, () => progress.advance(1));
   const find = async (floor: ChainEnd) => (range && format ? seek({ archive, floor, range, format }) : null);
+  return reading(progress, () =>
+    readFromFloor(archive, (from) => new ChainSummary(from, () => progress.advance(1)), find),
+  );
+}
+
+/** The archive as a term left it: with what later ones took back. Throws UsageError where there is no such term. */
+export async function readThroughTerm(
+  archive: Archive,
+  progress: Progress,
+  term: number,
+): Promise<Reading<ChainSummary>> {
+  const begin = (from: ChainEnd) => new ChainSummary(from, () => progress.advance(1), term);
+  const found = await reading(progress, () => readFromFloor(archive, begin));
+  if (found.reader.terms.at(-1)?.term === term) return found;
+  throw new UsageError(`the archive of stream ${archive.info.stream} has no term ${term}`, 'see "shipmate ls"');
+}
+
+async function reading<T>(progress: Progress, read: () => Promise<T>): Promise<T> {
+  progress.stage('reading the archive', { unit: 'objects' });
   try {
-    return await readFromFloor(archive, begin, find);
+    return await read();
   } catch (error) {
     throw notWhole(error);
   } finally {

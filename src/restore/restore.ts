@@ -2,12 +2,12 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { bytesText } from '../core/format.ts';
-import type { Piece, Segment } from '../core/ranges.ts';
+import type { Piece } from '../core/ranges.ts';
 import { WitnessDigest } from '../core/witness.ts';
 import { ShipmateError } from '../errors.ts';
 import type { LogFormat } from '../source/source.ts';
 import type { ChunkReader } from './chunks.ts';
-import type { PlannedRun, RestorePlan } from './plan.ts';
+import { fileBytes, type PlannedRun, type PlannedSegment, type RestorePlan } from './plan.ts';
 import type { Progress } from './progress.ts';
 import { attempt, finishTarget, lengthOf, type Note, prepareTarget, writeDurably } from './target.ts';
 import { untilText } from './until.ts';
@@ -17,12 +17,14 @@ export interface RestoreOptions {
   readonly format: LogFormat;
   readonly directory: string;
   readonly progress: Progress;
+  /** What belongs to it once the files are there: until that is done too, the same call goes on. */
+  readonly afterwards?: () => Promise<void>;
 }
 
 /** A segment's file, and how much of it is there already. */
 interface Target {
   readonly path: string;
-  readonly segment: Segment;
+  readonly segment: PlannedSegment;
   readonly pieces: number;
   readonly bytes: number;
 }
@@ -37,7 +39,7 @@ export async function restore(plan: RestorePlan, options: RestoreOptions): Promi
   await prepareTarget(directory, note);
   return attempt(directory, async () => {
     const targets = await lookAtTargets(plan, options);
-    const missingBytes = targets.reduce((sum, { segment, bytes }) => sum + segment.length - bytes, 0);
+    const missingBytes = targets.reduce((sum, { segment, bytes }) => sum + fileBytes(segment) - bytes, 0);
     await demandRoom(directory, missingBytes);
     progress.stage('restoring', { unit: 'bytes', total: missingBytes });
     try {
@@ -46,6 +48,7 @@ export async function restore(plan: RestorePlan, options: RestoreOptions): Promi
       progress.end();
     }
     for (const { path, content } of extrasOf(plan, format)) await writeDurably(join(directory, path), content);
+    await options.afterwards?.();
     await finishTarget(directory, note);
     return missingBytes;
   });
@@ -54,8 +57,17 @@ export async function restore(plan: RestorePlan, options: RestoreOptions): Promi
 function noteOf(plan: RestorePlan, format: LogFormat): Note {
   const segments = plan.runs.flatMap((run) => run.segments.map(({ name }) => join(run.directory, name)));
   const extras = extrasOf(plan, format).map(({ path }) => path);
-  const { archive, stream, until, afterGap } = plan;
-  return { v: 1, archive, stream, until: untilText(until), afterGap, files: [...segments, ...extras] };
+  const { archive, stream, until, from, afterGap, throughTerm } = plan;
+  return {
+    v: 1,
+    archive,
+    stream,
+    until: untilText(until),
+    from,
+    afterGap,
+    throughTerm,
+    files: [...segments, ...extras],
+  };
 }
 
 function extrasOf({ runs }: RestorePlan, format: LogFormat): { path: string; content: string }[] {
@@ -83,8 +95,10 @@ async function lookAtTargets({ runs }: RestorePlan, { directory, progress }: Res
       for (const segment of run.segments) {
         const path = join(directory, run.directory, segment.name);
         const there = (await lengthOf(path)) === null ? 0 : await provenPieces(path, segment, progress);
-        const bytes = segment.pieces.slice(0, there).reduce((sum, { length }) => sum + length, 0);
-        targets.push({ path, segment, pieces: there, bytes });
+        const bytes = segment.pieces
+          .slice(0, there)
+          .reduce((sum, { length }) => sum + length, segment.fileStart.length);
+        targets.push({ path, segment, pieces: there, bytes: there === 0 ? 0 : bytes });
       }
     }
   } finally {
@@ -97,12 +111,14 @@ const READ_BYTES = 1 << 20;
 const CREATE_OR_OPEN = constants.O_RDWR | constants.O_CREAT;
 
 /** How many of the segment's first pieces the file holds, by their witnesses. A piece that was cut can't be proven so. */
-async function provenPieces(path: string, { pieces }: Segment, progress: Progress): Promise<number> {
+async function provenPieces(path: string, segment: PlannedSegment, progress: Progress): Promise<number> {
+  const { pieces } = segment;
   const handle = await open(path, 'r');
   try {
     const buffer = Buffer.allocUnsafe(READ_BYTES);
     for (const [index, piece] of pieces.entries()) {
-      if (piece.length !== piece.chunkLength || !(await holds(handle, piece, buffer))) return index;
+      const there = { ...piece, offset: offsetInFile(segment, piece) };
+      if (piece.length !== piece.chunkLength || !(await holds(handle, there, buffer))) return index;
       progress.advance(piece.length);
     }
     return pieces.length;
@@ -110,6 +126,9 @@ async function provenPieces(path: string, { pieces }: Segment, progress: Progres
     await handle.close();
   }
 }
+
+/** A file that was made of the bytes from inside a segment on is shorter than the server's. */
+const offsetInFile = ({ offset, fileStart }: PlannedSegment, piece: Piece) => piece.offset - offset + fileStart.length;
 
 async function holds(handle: FileHandle, { offset, length, witness }: Piece, buffer: Buffer): Promise<boolean> {
   const digest = new WitnessDigest();
@@ -130,7 +149,7 @@ async function writeTargets(chunks: ChunkReader, targets: readonly Target[], pro
     for (const target of targets) if (target.pieces === target.segment.pieces.length) await files.use(target);
     for await (const { ref, bytes } of chunks.readInOrder(missingPieces(targets))) {
       const handle = await files.use(ref.target);
-      await writeFully(handle, bytes.subarray(0, ref.length), ref.offset);
+      await writeFully(handle, bytes.subarray(0, ref.length), offsetInFile(ref.target.segment, ref));
       progress.advance(ref.length);
     }
   } finally {
@@ -163,6 +182,7 @@ class OpenFile {
     this.#handle = handle;
     this.#target = target;
     await handle.truncate(target.bytes);
+    await writeFully(handle, target.segment.fileStart, 0);
     return handle;
   }
 

@@ -13,7 +13,9 @@ const note = z.object({
   archive: z.string(),
   stream: z.string(),
   until: z.string(),
+  from: z.string().nullable().default(null),
   afterGap: z.boolean(),
+  throughTerm: z.int().nullable().default(null),
   /** What it may have written, below the directory. */
   files: z.array(z.string()),
 });
@@ -102,7 +104,9 @@ function demandSame(directory: string, left: Note, wanted: Note): void {
     left.archive === wanted.archive &&
     left.stream === wanted.stream &&
     left.until === wanted.until &&
-    left.afterGap === wanted.afterGap;
+    left.from === wanted.from &&
+    left.afterGap === wanted.afterGap &&
+    left.throughTerm === wanted.throughTerm;
   if (isSame) return;
   throw new UsageError(
     `${directory} holds an unfinished restore of stream ${left.stream} until ${left.until} (archive ${left.archive})`,

@@ -1,7 +1,20 @@
+import { ShipmateError } from '../../errors.ts';
 import type { Cutter, Until } from '../source.ts';
-import { CHECKSUM_BYTES, eventLength, eventMs, eventType, HEADER_BYTES, MAGIC, TYPE } from './events.ts';
+import {
+  CHECKSUM_BYTES,
+  eventLength,
+  eventMs,
+  eventServerId,
+  eventType,
+  HEADER_BYTES,
+  MAGIC,
+  TYPE,
+  u32,
+  u64,
+} from './events.ts';
 import { readFormatDescription } from './format-description.ts';
 import { type Flavour, type GtidState, gtidStateAt, gtidStateOf, type Place, parsePlace, placeId } from './gtid.ts';
+import { contradiction, remainderOf, unionOf } from './gtid-position.ts';
 import { binlogNumber } from './index-file.ts';
 import { isOfTransaction, Transactions } from './transactions.ts';
 
@@ -18,7 +31,9 @@ const MAX_HEAD_BYTES = 1 << 16;
 export class BinlogCutter implements Cutter {
   readonly #until: Until;
   readonly #targetPlace: Place | null;
+  /** What of the target the log did not have before the run. */
   readonly #targetGtids: GtidState | null;
+  readonly #before: string;
   reached = false;
   #segment = '';
   #transactions = new Transactions('mariadb', gtidStateAt('mariadb', ''));
@@ -33,14 +48,17 @@ export class BinlogCutter implements Cutter {
   /** Bytes of the present event that are yet to be fed and need not be looked at. */
   #passing = 0;
 
-  constructor(until: Until) {
+  /** `before`: what the log had before the run, whether or not the run's own files list it. */
+  constructor(until: Until, before = '') {
     this.#until = until;
+    this.#before = parsePlace(before) ? '' : before;
     this.#targetPlace = until.kind === 'id' ? parsePlace(until.id) : null;
-    this.#targetGtids = until.kind === 'id' && !this.#targetPlace ? gtidStateOf(until.id) : null;
+    this.#targetGtids =
+      until.kind === 'id' && !this.#targetPlace ? gtidStateOf(remainderOf(until.id, this.#before)) : null;
   }
 
   get id(): string {
-    const gtids = this.#transactions.state.text();
+    const gtids = unionOf(this.#before, this.#transactions.state.text());
     return gtids || this.#flavour === 'mariadb' ? gtids : placeId(this.#segment, this.#boundary);
   }
 
@@ -100,6 +118,20 @@ export class BinlogCutter implements Cutter {
       this.#flavour = flavour;
     }
     this.#transactions.event(view, at, end - this.#checksumBytes);
+    if (this.#targetGtids === null || this.#flavour !== 'mariadb') return;
+    const type = eventType(view, at);
+    if (type === TYPE.gtid) this.#demandTarget(gtidAt(view, at));
+    else if (type === TYPE.gtidList) this.#demandTarget(this.#transactions.state.text());
+  }
+
+  /** Another server may have given the target's numbers to another transaction: in a tail that a fork has left. */
+  #demandTarget(seen: string): void {
+    const other = this.#until.kind === 'id' ? contradiction(this.#until.id, seen) : null;
+    if (other === null) return;
+    throw new ShipmateError(`${other.named} is not in the log: the transaction with this number is ${other.found}`, {
+      code: 'NOT_IN_ARCHIVE',
+      hint: 'another server took its place: "shipmate ls" shows the fork, docs/restore.md how to read what it left',
+    });
   }
 
   #cutsBefore(view: Buffer, at: number): boolean {
@@ -126,4 +158,11 @@ export class BinlogCutter implements Cutter {
     this.reached = true;
     return kept;
   }
+}
+
+const GTID_DOMAIN_AT = 8;
+
+function gtidAt(view: Buffer, at: number): string {
+  const body = at + HEADER_BYTES;
+  return `${u32(view, body + GTID_DOMAIN_AT)}-${eventServerId(view, at)}-${u64(view, body)}`;
 }

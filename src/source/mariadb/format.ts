@@ -1,12 +1,15 @@
 import { UsageError } from '../../errors.ts';
 import type { LogFormat } from '../source.ts';
+import { indexOf, mariadbReplay } from './apply.ts';
 import { BinlogCutter } from './cutter.ts';
-import { gtidStateOf, parsePlace } from './gtid.ts';
+import { MAGIC } from './events.ts';
+import { gtidStateOf, isPlace, parsePlace } from './gtid.ts';
+import { unionOf } from './gtid-position.ts';
 
 /** Binlogs, MariaDB's and MySQL's: which of the two says each file's first event, and each ID by its look. */
 export function mariadbFormat(): LogFormat {
   return {
-    cutter: (until) => new BinlogCutter(until),
+    cutter: (until, before) => new BinlogCutter(until, before),
 
     covers(id, target) {
       const place = parsePlace(target);
@@ -17,17 +20,27 @@ export function mariadbFormat(): LogFormat {
       return !place && !here && gtidStateOf(id).covers(gtidStateOf(target));
     },
 
+    /** A place names nothing that lies in another file: the later ID stands for both. */
+    union: (a, b) => (isPlace(a) || isPlace(b) ? b || a : unionOf(a, b)),
+
     parseId(text) {
       const id = text.trim();
       if (id === '') throw new UsageError('an empty ID names no transaction');
       return parsePlace(id) ? id : gtidStateOf(id).text();
     },
 
+    fileStart({ fileStart }) {
+      const bytes = typeof fileStart === 'string' ? Buffer.from(fileStart, 'base64') : null;
+      return bytes?.subarray(0, MAGIC.length).equals(MAGIC) ? bytes : null;
+    },
+
+    replay: mariadbReplay,
+
     /** The index that the server's tools take: the paths are relative to its own directory. */
     extras(segments) {
       const [first] = segments;
       if (first === undefined) return [];
-      const name = `${first.slice(0, first.lastIndexOf('.'))}.index`;
+      const name = indexOf(first);
       return [{ name, content: segments.map((segment) => `./${segment}\n`).join('') }];
     },
   };
