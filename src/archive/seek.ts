@@ -91,7 +91,9 @@ class Seeker {
     const { range, marginChunks = MARGIN_CHUNKS } = this.#options;
     const spans = await this.#living(outlines);
     if (spans.length === 0) throw new Unclear('no chunk');
-    const [first, last] = await Promise.all([this.#firstNew(spans, range.from), this.#target(spans, range.until)]);
+    const [next, last] = await Promise.all([this.#firstNew(spans, range.from), this.#target(spans, range.until)]);
+    // Nothing new: an end is wanted all the same, since only its bytes tell whether it is there.
+    const first = range.from === null ? null : (next ?? last ?? lastOf(spans));
     const upTo = last && placeBehind(spans, first !== null && isBefore(last, first) ? first : last, marginChunks);
     const from = first && (await this.#segmentStart(spans, first));
     if (from === null) return { before: outlines[0]!.start, from: outlines[0]!.start, upTo };
@@ -139,14 +141,14 @@ class Seeker {
     }
   }
 
-  /** The first chunk with something that `from` does not have; the last one where it has all. */
+  /** The first chunk with something that `from` does not have; null where it has all. */
   async #firstNew(spans: readonly Span[], from: string | null): Promise<Spot | null> {
     if (from === null) return null;
     const isNew = async ({ outline }: Span, slot: number) =>
       !this.#covers(from, (await this.#chunk(outline, slot)).header.to.id);
     const news = await mapAtOnce(spans, AT_ONCE, (span) => isNew(span, span.endSlot - 1));
     const index = news.indexOf(true);
-    if (index === -1) return { index: spans.length - 1, slot: spans.at(-1)!.endSlot - 1 };
+    if (index === -1) return null;
     const span = spans[index]!;
     return { index, slot: await firstWhere(span.outline.firstSlot, span.endSlot - 1, (slot) => isNew(span, slot)) };
   }
@@ -238,6 +240,8 @@ class Seeker {
 }
 
 const isChunk = (read: Read): read is Read<Chunk> => read.header.kind === 'chunk';
+
+const lastOf = (spans: readonly Span[]): Spot => ({ index: spans.length - 1, slot: spans.at(-1)!.endSlot - 1 });
 
 const isBefore = (a: Spot, b: Spot) => a.index - b.index < 0 || (a.index === b.index && a.slot < b.slot);
 
