@@ -9,7 +9,8 @@ import { type Daemon, shipmate, startDaemon } from '../helpers/daemon.ts';
 import { type Etcd, startEtcd } from '../helpers/etcd.ts';
 import { type Binlogs, provideBinlogs } from './binlogs.ts';
 import { watchCursor } from './cursors.ts';
-import { MIB, median, type Report, round } from './figures.ts';
+import { type Figure, MIB, median, type Report, round } from './figures.ts';
+import { type GcsBench, startBenchStore } from './gcs.ts';
 import { usageOf } from './usage.ts';
 
 export interface BacklogOptions {
@@ -17,6 +18,8 @@ export interface BacklogOptions {
   readonly runs?: number;
   /** Where binlogs are found from an earlier run, and left for a later one; by default they are made each time. */
   readonly binlogs?: string;
+  /** Ships to a double of GCS; by default to a directory. */
+  readonly gcs?: GcsBench;
 }
 
 const AIM = { ratio: 0.8, rssMib: 200 };
@@ -32,13 +35,14 @@ interface DaemonRun extends Run {
   /** From the start of its process on. */
   readonly sinceStartSeconds: number;
   readonly maxRssMib: number;
+  readonly further: readonly Figure[];
 }
 
 /**
  * A daemon started on a backlog of binlogs, against `zstd -1 -T2` of the same files with its output fsynced; the two take
  * turns, so that what else the machine does meets both.
  */
-export async function benchBacklog({ mib = 2_048, runs = 5, binlogs }: BacklogOptions = {}): Promise<Report> {
+export async function benchBacklog({ mib = 2_048, runs = 5, binlogs, gcs }: BacklogOptions = {}): Promise<Report> {
   const folder = await mkdtemp(join(tmpdir(), 'shipmate-bench-'));
   let etcd: Etcd | null = null;
   try {
@@ -49,11 +53,11 @@ export async function benchBacklog({ mib = 2_048, runs = 5, binlogs }: BacklogOp
       const dir = join(folder, `run-${n}`);
       await mkdir(dir);
       const zstd = await compress(logs, dir);
-      const options = { dir, cluster: `bench-${n}`, endpoints: etcd.endpoints };
+      const options = { dir, cluster: `bench-${n}`, endpoints: etcd.endpoints, gcs };
       pairs.push({ zstd, shipmate: await ship(logs, { ...options, verify: n === runs - 1 }) });
       await rm(dir, { recursive: true });
     }
-    return report(logs, pairs);
+    return report(logs, pairs, gcs);
   } finally {
     await etcd?.stop();
     await rm(folder, { recursive: true, force: true });
@@ -65,18 +69,20 @@ interface ShipOptions {
   readonly cluster: string;
   readonly endpoints: readonly string[];
   readonly verify: boolean;
+  readonly gcs: GcsBench | undefined;
 }
 
-async function ship(logs: Binlogs, { dir, cluster, endpoints, verify }: ShipOptions): Promise<DaemonRun> {
-  const storePath = join(dir, 'store');
-  await mkdir(storePath);
+async function ship(logs: Binlogs, { dir, cluster, endpoints, verify, gcs }: ShipOptions): Promise<DaemonRun> {
+  const bucket = gcs ? await startBenchStore(gcs) : null;
+  const { storePath, ...store } = bucket ?? { storePath: join(dir, 'store') };
+  await mkdir(storePath, { recursive: true });
   const last = logs.files.at(-1)!;
   const end = { segment: basename(last), offset: (await stat(last)).size };
   const cursors = await watchCursor(endpoints, cluster);
   const startedMs = performance.now();
   const source = { dir: logs.dir };
   const chunk = { maxDelay: '1s' };
-  const daemon = await startDaemon({ node: 'bench', dir, cluster, endpoints, storePath, source, chunk });
+  const daemon = await startDaemon({ node: 'bench', dir, cluster, endpoints, storePath, ...store, source, chunk });
   try {
     const { atMs: beganMs } = await daemon.becomesMaster();
     const before = await usageOf(daemon);
@@ -90,10 +96,12 @@ async function ship(logs: Binlogs, { dir, cluster, endpoints, verify }: ShipOpti
       sinceStartSeconds: (ended.atMs - startedMs) / 1_000,
       cpuSeconds: cpuSeconds - before.cpuSeconds,
       maxRssMib,
+      further: bucket ? [await bucket.uploadsAtOnce()] : [],
     };
   } finally {
     await daemon.stop();
     await cursors.close();
+    await bucket?.stop();
   }
 }
 
@@ -119,7 +127,12 @@ async function compress({ files }: Binlogs, dir: string): Promise<Run> {
   return { seconds, cpuSeconds: user! + system! };
 }
 
-function report(logs: Binlogs, pairs: readonly { zstd: Run; shipmate: DaemonRun }[]): Report {
+function report(
+  logs: Binlogs,
+  pairs: readonly { zstd: Run; shipmate: DaemonRun }[],
+  gcs: GcsBench | undefined,
+): Report {
+  const where = gcs ? ` to a GCS double with ${gcs.latencyMs} ms latency` : '';
   const mb = logs.bytes / 1e6;
   const shipmate = pairs.map((pair) => pair.shipmate);
   const ratio = (of: (run: Run) => number) => round(median(pairs.map((pair) => of(pair.zstd) / of(pair.shipmate))));
@@ -128,7 +141,7 @@ function report(logs: Binlogs, pairs: readonly { zstd: Run; shipmate: DaemonRun 
   const seconds = round(median(shipmate.map((run) => run.seconds)), 1);
   const maxRssMib = Math.round(Math.max(...shipmate.map((run) => run.maxRssMib)));
   return {
-    title: `A backlog of ${Math.round(logs.bytes / MIB)} MiB in ${logs.files.length} binlogs, medians of ${pairs.length} alternating runs`,
+    title: `A backlog of ${Math.round(logs.bytes / MIB)} MiB in ${logs.files.length} binlogs${where}, medians of ${pairs.length} alternating runs`,
     figures: [
       { what: 'from the first opening to lag 0', value: seconds, unit: 's' },
       { what: 'speed', value: speed.shipmate, unit: 'MB/s' },
@@ -136,7 +149,8 @@ function report(logs: Binlogs, pairs: readonly { zstd: Run; shipmate: DaemonRun 
       { what: 'of its speed', value: ratio((run) => run.seconds), unit: '', atLeast: AIM.ratio },
       { what: 'processor time of zstd by ours', value: ratio((run) => run.cpuSeconds), unit: '' },
       { what: 'largest RSS of the daemon', value: maxRssMib, unit: 'MiB', atMost: AIM.rssMib },
+      ...shipmate.at(-1)!.further,
     ],
-    data: { bytes: logs.bytes, ratio: ratio((run) => run.seconds), mbPerSecond: speed, maxRssMib, runs: pairs },
+    data: { ...gcs, bytes: logs.bytes, ratio: ratio((run) => run.seconds), mbPerSecond: speed, maxRssMib, runs: pairs },
   };
 }

@@ -6,13 +6,15 @@ import { benchLatency } from './latency.ts';
 import { describeMachine } from './machine.ts';
 import { benchTakeover } from './takeover.ts';
 
-const USAGE = `npm run bench -- [latency | backlog | takeover | all] [options]
+const USAGE = `npm run bench -- [latency | backlog | takeover | gcs-latency | gcs-backlog | gcs-takeover | all] [options]
 
 latency    from COMMIT to durable in the archive, at a steady pace of commits
 backlog    a daemon that starts on 2 GiB of binlogs, against the zstd program
 takeover   after SIGKILL, SIGTERM and handover
+gcs-…      the same with a double of Google Cloud Storage in the place of a directory
 
   --seconds N     how long latency is measured (default 30)
+  --latency N     the double's, ms (default 50)
   --rounds N      take-overs of each kind (default 7)
   --mib N         the backlog's size (default 2048)
   --runs N        of the backlog, alternating with zstd (default 5)
@@ -23,13 +25,14 @@ Everything runs on this machine's loopback and in temporary folders below $TMPDI
 measured is mostly how long it takes to make bytes durable. Nothing else should run meanwhile.
 `;
 
-const BENCHES = ['latency', 'backlog', 'takeover'] as const;
+const BENCHES = ['latency', 'backlog', 'takeover', 'gcs-latency', 'gcs-backlog', 'gcs-takeover'] as const;
 type Bench = (typeof BENCHES)[number];
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     seconds: { type: 'string' },
+    latency: { type: 'string', default: '50' },
     rounds: { type: 'string' },
     mib: { type: 'string' },
     runs: { type: 'string' },
@@ -40,16 +43,21 @@ const { values, positionals } = parseArgs({
 });
 
 function run(bench: Bench): Promise<Report> {
+  const store = bench.startsWith('gcs-') ? { gcs: { latencyMs: positive('latency', values.latency) } } : {};
   switch (bench) {
     case 'latency':
-      return benchLatency(given({ seconds: values.seconds }));
+    case 'gcs-latency':
+      return benchLatency({ ...given({ seconds: values.seconds }), ...store });
     case 'backlog':
+    case 'gcs-backlog':
       return benchBacklog({
         ...given({ mib: values.mib, runs: values.runs }),
         ...(values.binlogs !== undefined && { binlogs: values.binlogs }),
+        ...store,
       });
     case 'takeover':
-      return benchTakeover(given({ rounds: values.rounds }));
+    case 'gcs-takeover':
+      return benchTakeover({ ...given({ rounds: values.rounds }), ...store });
   }
 }
 

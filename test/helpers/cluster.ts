@@ -25,6 +25,8 @@ export interface ClusterOptions {
   readonly mariadbArgs?: readonly string[];
   /** More of the daemons' config. */
   readonly daemon?: Partial<Pick<DaemonOptions, 'ttl' | 'onEtcdLoss' | 'chunk'>>;
+  /** Another store than a directory of the cluster's own; its objects must be in files below `storePath`. */
+  readonly store?: Required<Pick<DaemonOptions, 'store' | 'storePath'>>;
 }
 
 const MARIADB_ARGS = [
@@ -47,8 +49,8 @@ export class Cluster extends Twins {
   static async start(options: ClusterOptions = {}): Promise<Cluster> {
     const { etcdNodes = 1, proxied = false, nodes = ['db-1', 'db-2'], mariadbArgs = [] } = options;
     const dir = await mkdtemp(join(tmpdir(), 'shipmate-cluster-'));
-    const storePath = join(dir, 'store');
-    await mkdir(storePath);
+    const { storePath } = options.store ?? { storePath: join(dir, 'store') };
+    await mkdir(storePath, { recursive: true });
     const started = await Promise.allSettled([
       startEtcd({ nodes: etcdNodes }),
       startMariadb({ args: [...MARIADB_ARGS, ...mariadbArgs] }),
@@ -67,6 +69,7 @@ export class Cluster extends Twins {
           dir: join(dir, node),
           endpoints: proxies.get(node)?.map(({ endpoint }) => endpoint) ?? etcd.value.endpoints,
           storePath,
+          ...options.store,
           source: { dir: server.value.dataDir, url: server.value.url },
           ...(options.faulty && { faults: join(dir, node, 'faults.json') }),
           ...options.daemon,
