@@ -1,17 +1,20 @@
 import type { Log } from '../core/log.ts';
 import type { Position } from '../core/position.ts';
-import { abortReason } from '../errors.ts';
+import { abortReason, Discontinuity } from '../errors.ts';
 import { Binlogs, type Lineage } from './mariadb/binlogs.ts';
+import { errantBeyond } from './mariadb/errant.ts';
+import { Branches } from './mariadb/fork.ts';
 import { type Flavour, gtidStateFor, isPlace } from './mariadb/gtid.ts';
 import { inspectBinlogs } from './mariadb/inspect.ts';
 import { inspectServer } from './mariadb/inspect-server.ts';
 import { locate } from './mariadb/locate.ts';
 import { LogIndex } from './mariadb/log-index.ts';
+import type { OwnLog } from './mariadb/pair.ts';
 import { LogReader } from './mariadb/reader.ts';
 import { ReplicaDuty } from './mariadb/replica-duty.ts';
 import type { Segment } from './mariadb/segment.ts';
-import { Server, type ServerState } from './mariadb/server.ts';
-import type { Backlog, LogSource } from './source.ts';
+import { isReplica, Server, type ServerState } from './mariadb/server.ts';
+import type { Backlog, LogSlice, LogSource } from './source.ts';
 import { openTailer } from './tailer.ts';
 
 export interface MariadbSourceOptions {
@@ -47,12 +50,25 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
   const duty = url === undefined ? null : new ReplicaDuty({ url, flavour, log });
   const server = url === undefined ? null : new Server({ url, flavour, log });
   const logIndex = new LogIndex(flavour);
+  const branches = new Branches();
 
-  /** What the server at `url:` says, if it is the one that writes these binlogs. */
-  const askServer = async (current: Lineage): Promise<ServerState | null> => {
-    const state = (await server?.facts()) ?? null;
-    const newest = await current.newestUsable();
-    return state?.serverId === newest?.header.serverId ? state : null;
+  /** The log, with what the server at `url:` says, if it is the one that writes these binlogs. */
+  const ownLog = async (lineage: Lineage, state: ServerState | null): Promise<OwnLog> => {
+    const newest = await lineage.newestUsable();
+    const ofThis = (told: ServerState | null) => (told?.serverId === newest?.header.serverId ? told : null);
+    const askServer = async () => ofThis((await server?.ask()) ?? null);
+    return { lineage, index: logIndex, flavour, server: ofThis(state), askServer };
+  };
+
+  /** Before a slice of a replica's log is handed out: what was written on it must not become part of the archive. */
+  const demandReplicated = async ({ from, to }: LogSlice) => {
+    if (!isReplica(server?.known ?? null)) return;
+    const errant = await errantBeyond(await ownLog(binlogs.current, server!.known), from.id);
+    if (errant === null) return;
+    throw new Discontinuity(
+      `stream ${stream}: ${errant} in ${to.segment} was written on this server, which is a replica`,
+      'find out who writes on the replica, and set read_only; make it a replica anew, or run "shipmate accept-fork" if it counts',
+    );
   };
 
   /** Where this log has the position: there, or in another server's log where its transactions end here. */
@@ -87,7 +103,8 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
 
     async locate(head) {
       const lineage = await binlogs.look();
-      const located = await locate({ lineage, index: logIndex, flavour, server: await askServer(lineage) }, head);
+      const own = await ownLog(lineage, (await server?.facts()) ?? null);
+      const located = await locate(own, head, branches);
       const lacking = located.allowed ? await duty?.lacking() : null;
       return lacking ? { ...located, allowed: false, reason: lacking } : located;
     },
@@ -95,10 +112,16 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
     async *read(from, signal) {
       if (signal.aborted) throw abortReason(signal);
       const tailer = openTailer({ busyPollMs, log });
+      const endPoll = server?.poll();
       try {
+        await server?.facts();
         const reader = new LogReader({ stream, binlogs, tailer, flavour, maxSliceBytes, log }, signal);
-        yield* reader.read(from);
+        for await (const slice of reader.read(from)) {
+          await demandReplicated(slice);
+          yield slice;
+        }
       } finally {
+        endPoll?.();
         await tailer.close();
       }
     },

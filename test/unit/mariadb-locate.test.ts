@@ -284,7 +284,11 @@ describe('files replaced under a running daemon', () => {
     };
     copyAll();
     expect(await reading).toBeInstanceOf(Discontinuity);
-    expect(await bench.source.locate(bench.shipping.head())).toMatchObject({ result: 'fork', allowed: false });
+    expect(await bench.source.locate(bench.shipping.head())).toMatchObject({
+      result: 'gap',
+      allowed: false,
+      reason: expect.stringContaining('has come to 0-9-1 in domain 0 without 0-1-1'),
+    });
     other.remove();
   });
 });

@@ -1,25 +1,42 @@
 import { type Position, samePlace } from '../../core/position.ts';
 import type { Head, Located, Witness } from '../source.ts';
 import type { Lineage, Usable } from './binlogs.ts';
+import { errantBeyond } from './errant.ts';
+import type { Branches } from './fork.ts';
 import { isPlace } from './gtid.ts';
 import { binlogNumber } from './index-file.ts';
-import { answerOf, type OwnLog, standingOf } from './pair.ts';
+import { type Answer, answerFromOther } from './other-server.ts';
+import type { OwnLog } from './pair.ts';
 import type { Segment } from './segment.ts';
-
-type Answer = Omit<Located, 'evidence'>;
 
 /**
  * How the binlogs here go on from an archive's head (protocol rule 14): of the same server by its bytes, of another by
  * GTIDs. What is not proven is never allowed.
  */
-export async function locate(own: OwnLog, head: Head | null): Promise<Located> {
+export async function locate(own: OwnLog, head: Head | null, branches: Branches): Promise<Located> {
   const here = new LocalLog(own.lineage);
-  const answer = await answerFor(here, head, own);
-  const evidence = { ...(await here.evidence()), ...(answer.at && (await here.evidenceAt(answer.at))) };
+  const { proof, ...answer } = await withoutErrant(own, head, await answerFor(here, head, { own, branches }));
+  const evidence = { ...(await here.evidence()), ...(answer.at && (await here.evidenceAt(answer.at))), ...proof };
   return { ...answer, evidence };
 }
 
-async function answerFor(here: LocalLog, head: Head | null, own: OwnLog): Promise<Answer> {
+/** What somebody wrote on a replica is no part of the database's history. */
+async function withoutErrant(own: OwnLog, head: Head | null, answer: Answer): Promise<Answer> {
+  const position = head?.position;
+  if (!answer.allowed || !answer.at || !position) return answer;
+  const errant = await errantBeyond(own, answer.result === 'reset' ? '' : position.id);
+  if (errant === null) return answer;
+  const reason = `this server is a replica, but ${errant} was written on it`;
+  const common = answer.at.origin === position.origin ? {} : { common: position };
+  return { ...answer, ...common, result: 'fork', allowed: false, reason };
+}
+
+interface Other {
+  readonly own: OwnLog;
+  readonly branches: Branches;
+}
+
+async function answerFor(here: LocalLog, head: Head | null, { own, branches }: Other): Promise<Answer> {
   const oldest = await here.oldest();
   const start = oldest && startOf(oldest);
   const position = head?.position ?? null;
@@ -34,7 +51,8 @@ async function answerFor(here: LocalLog, head: Head | null, own: OwnLog): Promis
   }
   const same = await here.find(position);
   if (same && (await here.holds(same, position, head))) return goOn(here, same, position);
-  if (!same && position.origin !== (await here.origin())) return otherServer(own, start, position);
+  const fromOther = () => answerFromOther(own, { oldest: start, head, end: position, branches });
+  if (!same && position.origin !== (await here.origin())) return fromOther();
   if (!same) {
     const successor = await takeUpSuccessor(oldest, head, position);
     if (successor) return successor;
@@ -48,15 +66,8 @@ async function answerFor(here: LocalLog, head: Head | null, own: OwnLog): Promis
   }
   const answer = withoutCommonPoint(oldest, same, position);
   // A replica whose data directory was made anew is no log that was started again on purpose.
-  if (answer.result === 'reset' && own.server?.isReplicating) return otherServer(own, start, position);
+  if (answer.result === 'reset' && own.server?.isReplicating) return fromOther();
   return answer;
-}
-
-/** GTIDs are all that the logs of two servers have in common: their bytes differ. */
-async function otherServer(own: OwnLog, oldest: Position, { id }: Position): Promise<Answer> {
-  const standing = (await standingOf(own, id)) ?? { kind: 'behind', why: 'there are no binlogs here yet' };
-  if (standing.kind === 'apart') return { result: 'fork', at: null, allowed: false, reason: standing.why };
-  return answerOf(standing, own.index, oldest);
 }
 
 /** At the head with the same bytes before it. */

@@ -1,5 +1,3 @@
-import type { Position } from '../../core/position.ts';
-import type { Located } from '../source.ts';
 import type { Lineage } from './binlogs.ts';
 import { type Flavour, type Gtid, type GtidState, gtidStateFor, gtidText, isPlace, MariadbGtidState } from './gtid.ts';
 import type { Boundary, LogIndex, Search } from './log-index.ts';
@@ -13,6 +11,8 @@ export interface OwnLog {
   readonly flavour: Flavour;
   /** Null: not known. */
   readonly server: ServerState | null;
+  /** The same, learnt after the call. */
+  askServer(): Promise<ServerState | null>;
 }
 
 /** How a log stands to an ID of another server's. */
@@ -26,51 +26,23 @@ export type Standing =
   /** What it would have to hold was purged, or never written here: a backup brought it. */
   | { readonly kind: 'missing'; readonly why: string };
 
-type Answer = Omit<Located, 'evidence'>;
-
 /** Compares this log with what an archive has of another server's; null without a binlog. */
 export async function standingOf(own: OwnLog, id: string): Promise<Standing | null> {
-  const oldest = own.lineage.segments[0] && (await own.lineage.header(own.lineage.segments[0]));
-  const end = await own.index.end(own.lineage);
-  if (!oldest || !end) return null;
-  const { start } = oldest;
+  const states = await statesOf(own);
+  if (!states) return null;
+  const { start, end } = states;
   if (isPlace(id)) {
     return { kind: 'missing', why: `the archive ends at ${id}, a place that means nothing in another server's log` };
   }
   const wanted = gtidStateFor(own.flavour, id);
   const lack =
-    wanted instanceof MariadbGtidState && start instanceof MariadbGtidState && end.state instanceof MariadbGtidState
-      ? await mariadbLack(own, { wanted, start, end: end.state })
-      : mysqlLack(wanted, end.state);
+    wanted instanceof MariadbGtidState && start instanceof MariadbGtidState && end instanceof MariadbGtidState
+      ? await mariadbLack(own, { wanted, start, end })
+      : mysqlLack(wanted, end);
   if (lack) return lack;
   const beyond = (await own.index.beyond(own.lineage, wanted))!;
   if (beyond.kind !== 'before') return { kind: 'ahead', at: beyond.at };
   return { kind: 'missing', why: `${uncovered(beyond.at.state, wanted)} are not in the binlogs here any more` };
-}
-
-/** How shipping goes on from another server's log. */
-export function answerOf(standing: Exclude<Standing, { kind: 'apart' }>, index: LogIndex, oldest: Position): Answer {
-  switch (standing.kind) {
-    case 'ahead': {
-      const at = index.position(atFileStart(standing.at));
-      return {
-        result: 'move',
-        at,
-        allowed: true,
-        reason: `${at.segment} has what was shipped, and goes on from there`,
-      };
-    }
-    case 'behind':
-      return { result: 'behind', at: null, allowed: false, reason: standing.why };
-    case 'missing':
-      return { result: 'gap', at: oldest, allowed: false, reason: standing.why };
-  }
-}
-
-/** A file of which no transaction was passed yet is shipped whole. */
-function atFileStart(boundary: Boundary): Boundary {
-  const { usable, state } = boundary;
-  return state.text() === usable.header.start.text() ? { ...boundary, offset: 0 } : boundary;
 }
 
 interface MariadbStates {
@@ -107,11 +79,8 @@ async function domainLack(own: OwnLog, { start, end }: MariadbStates, gtid: Gtid
   const { domain, server, sequence } = gtid;
   const here = end.lastOf(domain);
   if (!here) return unwrittenLack(own, gtid);
-  const last = end.serversOf(domain).get(server) ?? -1n;
-  if (last === sequence || (start.serversOf(domain).get(server) ?? -1n) >= sequence) return null;
-  if (last > sequence) {
-    if ((await firstAt(own, gtid))?.sequence === sequence) return null;
-  } else if (end.highestOf(domain)! < sequence) {
+  if (await holdsGtid(own, { start, end }, gtid)) return null;
+  if (end.highestOf(domain)! < sequence) {
     return { kind: 'behind', why: lag(gtid, end.highestOf(domain)!, gtidText(here)) };
   }
   const first = start.lastOf(domain) ? null : await firstOf(own, domain);
@@ -158,12 +127,43 @@ export async function firstAt({ index, lineage }: OwnLog, { domain, server, sequ
   return gtidIn(search);
 }
 
-async function firstOf({ index, lineage }: OwnLog, domain: number): Promise<Gtid | null> {
+/** The first transaction of a domain that has a higher sequence number than this. */
+export async function nextOf({ index, lineage }: OwnLog, domain: number, sequence: bigint): Promise<Gtid | null> {
   const search = await index.find(lineage, {
-    isPast: (state) => mariadb(state).lastOf(domain) !== null,
-    matches: (state) => begunGtid(state).domain === domain,
+    isPast: (state) => (mariadb(state).highestOf(domain) ?? -1n) > sequence,
+    matches: (state) => begunGtid(state).domain === domain && begunGtid(state).sequence > sequence,
   });
   return gtidIn(search);
+}
+
+const firstOf = (own: OwnLog, domain: number) => nextOf(own, domain, -1n);
+
+/** Whether all that an ID names is in this log, or was before it. */
+export async function holds(own: OwnLog, id: string): Promise<boolean> {
+  const states = await statesOf(own);
+  if (!states || isPlace(id)) return false;
+  const wanted = gtidStateFor(own.flavour, id);
+  const { start, end } = states;
+  if (!(wanted instanceof MariadbGtidState && start instanceof MariadbGtidState && end instanceof MariadbGtidState)) {
+    return end.covers(wanted);
+  }
+  for (const gtid of wanted.last()) if (!(await holdsGtid(own, { start, end }, gtid))) return false;
+  return true;
+}
+
+async function holdsGtid(own: OwnLog, { start, end }: Omit<MariadbStates, 'wanted'>, gtid: Gtid): Promise<boolean> {
+  const { domain, server, sequence } = gtid;
+  if (!end.lastOf(domain)) return unwrittenLack(own, gtid) === null;
+  const last = end.serversOf(domain).get(server) ?? -1n;
+  if (last === sequence || (start.serversOf(domain).get(server) ?? -1n) >= sequence) return true;
+  return last > sequence && (await firstAt(own, gtid))?.sequence === sequence;
+}
+
+/** The log's states before its oldest file and at its end; null without a binlog. */
+async function statesOf({ lineage, index }: OwnLog): Promise<{ start: GtidState; end: GtidState } | null> {
+  const oldest = lineage.segments[0] && (await lineage.header(lineage.segments[0]));
+  const end = await index.end(lineage);
+  return oldest && end ? { start: oldest.start, end: end.state } : null;
 }
 
 /** MySQL has no order to contradict: what is not here may still come, but to a server that went its own way. */

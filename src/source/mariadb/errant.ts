@@ -1,0 +1,64 @@
+import { type Gtid, gtidText, MariadbGtidState } from './gtid.ts';
+import { firstAt, type OwnLog } from './pair.ts';
+import { isReplica } from './server.ts';
+
+/**
+ * The first transaction that somebody wrote on this server, beyond an ID, although it is a replica; null where there is
+ * none, where it is no replica, and where that is not known. What it wrote while it was the primary is none.
+ */
+export async function errantBeyond(own: OwnLog, id: string): Promise<string | null> {
+  if (!isReplica(own.server) || own.flavour !== 'mariadb') return null;
+  if ((await firstErrant(own, id)) === null) return null;
+  // A promotion comes before the first write.
+  const now = { ...own, server: await own.askServer() };
+  return isReplica(now.server) ? firstErrant(now, id) : null;
+}
+
+async function firstErrant(own: OwnLog, id: string): Promise<string | null> {
+  const end = await own.index.end(own.lineage);
+  if (!end || !(end.state instanceof MariadbGtidState)) return null;
+  const { serverId } = end.usable.header;
+  const covered = new MariadbGtidState(id);
+  for (const { domain } of end.state.last()) {
+    const last = end.state.serversOf(domain).get(serverId);
+    const from = covered.highestOf(domain) ?? 0n;
+    if (last === undefined || last <= from) continue;
+    const first = await firstAt(own, { domain, server: serverId, sequence: from + 1n });
+    for (const written of [first, { domain, server: serverId, sequence: last }]) {
+      if (written && (await isErrant(own, written))) return gtidText(written);
+    }
+  }
+  return null;
+}
+
+/**
+ * What this server wrote as the primary, the others have: the next transaction of another server comes after it, or it is
+ * part of the position from which this one replicates.
+ */
+async function isErrant({ index, lineage, server }: OwnLog, written: Gtid): Promise<boolean> {
+  const { domain } = written;
+  const mine = await index.find(lineage, {
+    isPast: (state) => (servers(state, domain).get(written.server) ?? -1n) >= written.sequence,
+    matches: (state) => isAt(state, written),
+  });
+  if (mine?.kind !== 'found') return false;
+  const before = servers(mine.transaction, domain);
+  const isNew = (id: number, sequence: bigint) => id !== written.server && sequence > (before.get(id) ?? -1n);
+  const next = await index.find(lineage, {
+    isPast: (state) => [...servers(state, domain)].some(([id, sequence]) => isNew(id, sequence)),
+    matches: (state) => {
+      const begun = (state as MariadbGtidState).begunGtid();
+      return begun.domain === domain && isNew(begun.server, begun.sequence);
+    },
+  });
+  if (next?.kind === 'found') return (next.transaction as MariadbGtidState).begunGtid().sequence <= written.sequence;
+  const replicatedTo = new MariadbGtidState(server?.slavePosition).lastOf(domain);
+  return (replicatedTo?.sequence ?? -1n) < written.sequence;
+}
+
+const servers = (state: unknown, domain: number) => (state as MariadbGtidState).serversOf(domain);
+
+function isAt(state: unknown, { domain, server, sequence }: Gtid): boolean {
+  const begun = (state as MariadbGtidState).begunGtid();
+  return begun.domain === domain && begun.server === server && begun.sequence === sequence;
+}
