@@ -70,13 +70,33 @@ const endsBy = ({ to }: Chunk, cut: Position) =>
   to.incarnation === cut.incarnation &&
   to.offset <= cut.offset;
 
-/** Where the terms ended that a fork came after. */
+/** Where the terms ended that a fork came after. Of a term only its opening and its seal are read. */
 async function* leftEnds(archive: Archive, end: ChainEnd): AsyncIterable<Position> {
-  let isLeft = false;
-  for await (const { header } of backwards(archive, end)) {
-    if (header.kind === 'seal' && isLeft && header.at !== null) yield header.at;
-    isLeft = header.kind === 'opening' && header.result === 'fork';
+  const floor = await readFloor(archive);
+  const isAbove = (place: Place | null) => place !== null && comparePlaces(place, floor) >= 0;
+  for (let { last } = end; last !== null && isAbove(last); ) {
+    const opening = await openingOf(archive, last);
+    if (opening === null || !isAbove(opening.header.previous)) return;
+    const { previous, prev, result } = opening.header;
+    const seal = await readPlace(archive, previous!);
+    if (seal?.digest !== prev) throw brokenAt(archive, previous!);
+    if (seal.header.kind !== 'seal') return;
+    if (result === 'fork' && seal.header.at !== null) yield seal.header.at;
+    last = previous;
   }
+}
+
+/** The opening of a place's term, or of the one before if that was never opened. */
+async function openingOf(archive: Archive, { term }: Place): Promise<Read<Opening> | null> {
+  for (let place: Place | null = { term, slot: 0 }; place !== null; ) {
+    const read = await readPlace(archive, place);
+    if (!read) throw brokenAt(archive, place);
+    const { header } = read;
+    if (header.kind === 'opening') return { ...read, header };
+    // A seal at slot 0.
+    place = header.kind === 'seal' && header.previous ? { term: header.previous.term, slot: 0 } : null;
+  }
+  return null;
 }
 
 /** So many headers are read at once, at most, going back. */
