@@ -22,6 +22,8 @@ export interface Reading<R> {
   readonly hole: Hole | null;
   /** The chain goes on behind the end, but no more of it was wanted. */
   readonly goesOn: boolean;
+  /** More of the chain could be read, before or behind. */
+  readonly isPart: boolean;
 }
 
 /** Finds what is needed of a chain that is read from the floor on; null: all of it. */
@@ -43,7 +45,7 @@ export async function readFromFloor<R extends { meet: OnObject }>(
     const stretch = isStretchGood ? await find(floor) : null;
     const reading = await readStretch(archive, stretch ?? { before: floor, from: floor, upTo: null }, begin);
     if (comparePlaces(floor, await readFloor(archive)) < 0) continue;
-    if (reading !== null) return reading;
+    if (reading !== null) return { ...reading, isPart: comparePlaces(floor, reading.from) < 0 || reading.goesOn };
     isStretchGood = false;
   }
 }
@@ -53,7 +55,7 @@ async function readStretch<R extends { meet: OnObject }>(
   archive: Archive,
   { before, from, upTo }: Stretch,
   begin: (from: ChainEnd) => R,
-): Promise<Reading<R> | null> {
+): Promise<Omit<Reading<R>, 'isPart'> | null> {
   let start = before;
   if (comparePlaces(before, from) < 0) {
     let isOwners = true;

@@ -69,18 +69,19 @@ export interface PlanOptions {
  * ArchiveNotWhole where bytes are missing before the target.
  */
 export async function planRestore(options: PlanOptions): Promise<RestorePlan> {
-  const { chunks, format, progress, from = null, until, throughTerm = null } = options;
+  const { chunks, format, progress, from = null, until, throughTerm = null, afterGap } = options;
   const { archive } = chunks;
   if (throughTerm !== null) return (await planOf(options, await readThroughTerm(archive, progress, throughTerm)))!;
-  const part = await readSummary(archive, progress, { from, until }, format);
+  // Which gap is the last one all of the archive tells.
+  const part = await readSummary(archive, progress, afterGap ? undefined : { from, until }, format);
   return (await planOf(options, part)) ?? (await planOf(options, await readSummary(archive, progress)))!;
 }
 
-/** Null where the target is not in what was read, but there is more. */
+/** Null where the target or the start is not in what was read, but there is more. */
 async function planOf(options: PlanOptions, reading: Reading<ChainSummary>): Promise<RestorePlan | null> {
   const { chunks, until, from = null, afterGap, throughTerm = null } = options;
   const { archive } = chunks;
-  const { reader, hole, goesOn } = reading;
+  const { reader, hole, goesOn, isPart } = reading;
   const stretches = stretchesOf(reader.living.runs);
   const index = indexOfStretch(options, stretches);
   const stretch = stretches[index];
@@ -93,13 +94,14 @@ async function planOf(options: PlanOptions, reading: Reading<ChainSummary>): Pro
 
   const { runs, isReached } = await cutRuns(options, stretch);
   if (!isReached) {
-    if (goesOn) return null;
     const next = stretches[index + 1];
     if (next !== undefined) throw gapAhead(archive, stretch, next);
+    if (goesOn) return null;
     if (hole !== null) throw holeAhead(archive, stretch, hole);
     if (until.kind === 'id') throw notThere(archive, until, stretch);
   }
   const needed = from === null ? runs : startAfter(runs, from, options.format);
+  if (needed === null && isPart) return null;
   if (needed === null) throw notThere(archive, { kind: 'id', id: from! }, stretch);
   if (from !== null) await demandHas(needed, from, options);
   const { stream, archive: id } = archive.info;
