@@ -1,6 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { benchBacklog } from './backlog.ts';
+import { benchColdRestore } from './cold-restore.ts';
 import { type Report, round, table } from './figures.ts';
 import { benchLatency } from './latency.ts';
 import { describeMachine } from './machine.ts';
@@ -18,6 +19,8 @@ gcs-…      the same with a double of Google Cloud Storage in the place of a di
   --rounds N      take-overs of each kind (default 7)
   --mib N         the backlog's size (default 2048)
   --runs N        of the backlog, alternating with zstd (default 5)
+  --chunks N      in the archive that is restored from (default 600000)
+  --request-ms N  what each of its store's requests takes (default 50)
   --binlogs DIR   keep the backlog's binlogs there, and use them again
   --json FILE     write all figures there as well
 
@@ -37,6 +40,8 @@ const { values, positionals } = parseArgs({
     mib: { type: 'string' },
     runs: { type: 'string' },
     binlogs: { type: 'string' },
+    chunks: { type: 'string' },
+    'request-ms': { type: 'string' },
     json: { type: 'string' },
     help: { type: 'boolean' },
   },
