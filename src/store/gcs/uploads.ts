@@ -43,6 +43,7 @@ const MAX_SESSIONS = 16;
  */
 export class Uploads {
   readonly #options: UploadsOptions;
+  readonly #boundary = randomBytes(24).toString('hex');
   /** By key; a next attempt at the same bytes goes on from what has arrived. */
   readonly #sessions = new Map<string, Session>();
 
@@ -72,7 +73,7 @@ export class Uploads {
   async #atOnce(key: string, body: Uint8Array, signal: AbortSignal): Promise<Outcome> {
     const { connection, paths } = this.#options;
     const crc32c = crc32cOf(body);
-    const boundary = randomBytes(16).toString('hex');
+    const boundary = this.#boundary;
     const head =
       `--${boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n${this.#metadata({ crc32c })}\r\n` +
       `--${boundary}\r\nContent-Type: ${CONTENT_TYPE}\r\n\r\n`;
@@ -94,8 +95,10 @@ export class Uploads {
 
   #outcome(key: string, crc32c: string, answer: Answer): Outcome {
     const { connection } = this.#options;
-    if (isTaken(refusalOf(answer))) return 'exists';
-    if (answer.status !== 200 && answer.status !== 201) throw connection.fail(`create ${key}`, answer);
+    if (answer.status !== 200 && answer.status !== 201) {
+      if (isTaken(refusalOf(answer))) return 'exists';
+      throw connection.fail(`create ${key}`, answer);
+    }
     // The sum proves that it was Google who said so, and of these bytes.
     if (jsonOf(connection.name, `create ${key}`, answer).crc32c !== crc32c) throw damaged(connection.name, key);
     return 'created';
@@ -175,9 +178,11 @@ export class Uploads {
       body: [Buffer.from(this.#metadata(crc32c === undefined ? {} : { crc32c }))],
       signal,
     });
-    if (isTaken(refusalOf(answer))) return null;
     const { location } = answer.headers;
-    if (answer.status !== 200 || location === undefined) throw connection.fail(`create ${key}`, answer);
+    if (answer.status !== 200 || location === undefined) {
+      if (isTaken(refusalOf(answer))) return null;
+      throw connection.fail(`create ${key}`, answer);
+    }
     // Only its path: requests with credentials go to the endpoint of the config, wherever it says it is.
     const { pathname, search } = new URL(location, 'http://endpoint');
     return pathname + search;
