@@ -7,20 +7,21 @@ import { benchLatency } from './latency.ts';
 import { describeMachine } from './machine.ts';
 import { benchTakeover } from './takeover.ts';
 
-const USAGE = `npm run bench -- [latency | backlog | takeover | gcs-latency | gcs-backlog | gcs-takeover | all] [options]
+const USAGE = `npm run bench -- [latency | backlog | takeover | gcs-latency | gcs-backlog | gcs-takeover |
+                 cold-restore | all] [options]
 
 latency    from COMMIT to durable in the archive, at a steady pace of commits
 backlog    a daemon that starts on 2 GiB of binlogs, against the zstd program
 takeover   after SIGKILL, SIGTERM and handover
 gcs-…      the same with a double of Google Cloud Storage in the place of a directory
+cold-restore  an hour from the middle of a week's archive, in a store that is far away
 
   --seconds N     how long latency is measured (default 30)
-  --latency N     the double's, ms (default 50)
+  --latency N     the double's and the cold restore's store's, ms (default 50)
   --rounds N      take-overs of each kind (default 7)
   --mib N         the backlog's size (default 2048)
   --runs N        of the backlog, alternating with zstd (default 5)
-  --chunks N      in the archive that is restored from (default 600000)
-  --request-ms N  what each of its store's requests takes (default 50)
+  --chunks N      in the cold restore's archive (default 600000)
   --binlogs DIR   keep the backlog's binlogs there, and use them again
   --json FILE     write all figures there as well
 
@@ -28,7 +29,15 @@ Everything runs on this machine's loopback and in temporary folders below $TMPDI
 measured is mostly how long it takes to make bytes durable. Nothing else should run meanwhile.
 `;
 
-const BENCHES = ['latency', 'backlog', 'takeover', 'gcs-latency', 'gcs-backlog', 'gcs-takeover'] as const;
+const BENCHES = [
+  'latency',
+  'backlog',
+  'takeover',
+  'gcs-latency',
+  'gcs-backlog',
+  'gcs-takeover',
+  'cold-restore',
+] as const;
 type Bench = (typeof BENCHES)[number];
 
 const { values, positionals } = parseArgs({
@@ -41,7 +50,6 @@ const { values, positionals } = parseArgs({
     runs: { type: 'string' },
     binlogs: { type: 'string' },
     chunks: { type: 'string' },
-    'request-ms': { type: 'string' },
     json: { type: 'string' },
     help: { type: 'boolean' },
   },
@@ -63,6 +71,8 @@ function run(bench: Bench): Promise<Report> {
     case 'takeover':
     case 'gcs-takeover':
       return benchTakeover({ ...given({ rounds: values.rounds }), ...store });
+    case 'cold-restore':
+      return benchColdRestore(given({ chunks: values.chunks, requestMs: values.latency }));
   }
 }
 
