@@ -3,8 +3,9 @@ import { firstAt, type OwnLog } from './pair.ts';
 import { isReplica } from './server.ts';
 
 /**
- * The first transaction that somebody wrote on this server, beyond an ID, although it is a replica; null where there is
- * none, where it is no replica, and where that is not known. What it wrote while it was the primary is none.
+ * A transaction that somebody wrote on this server although it is a replica: the first beyond an ID, or the last of all,
+ * since an archive that goes on soon has a higher number; null where there is none, where it is no replica, and where that
+ * is not known. What it wrote while it was the primary is none.
  */
 export async function errantBeyond(own: OwnLog, id: string): Promise<string | null> {
   if (!isReplica(own.server) || own.flavour !== 'mariadb') return null;
@@ -22,8 +23,8 @@ async function firstErrant(own: OwnLog, id: string): Promise<string | null> {
   for (const { domain } of end.state.last()) {
     const last = end.state.serversOf(domain).get(serverId);
     const from = covered.highestOf(domain) ?? 0n;
-    if (last === undefined || last <= from) continue;
-    const first = await firstAt(own, { domain, server: serverId, sequence: from + 1n });
+    if (last === undefined) continue;
+    const first = last > from ? await firstAt(own, { domain, server: serverId, sequence: from + 1n }) : null;
     for (const written of [first, { domain, server: serverId, sequence: last }]) {
       if (written && (await isErrant(own, written))) return gtidText(written);
     }

@@ -23,11 +23,12 @@ export async function locate(own: OwnLog, head: Head | null, branches: Branches)
 /** What somebody wrote on a replica is no part of the database's history. */
 async function withoutErrant(own: OwnLog, head: Head | null, answer: Answer): Promise<Answer> {
   const position = head?.position;
-  if (!answer.allowed || !answer.at || !position) return answer;
+  const isAhead = answer.allowed && answer.at !== null;
+  if (!position || (!isAhead && answer.result !== 'behind')) return answer;
   const errant = await errantBeyond(own, answer.result === 'reset' ? '' : position.id);
   if (errant === null) return answer;
   const reason = `this server is a replica, but ${errant} was written on it`;
-  const common = answer.at.origin === position.origin ? {} : { common: position };
+  const common = answer.at === null || answer.at.origin === position.origin ? {} : { common: position };
   return { ...answer, ...common, result: 'fork', allowed: false, reason };
 }
 
