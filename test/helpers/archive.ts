@@ -174,6 +174,13 @@ export async function readBinlogs(dir: string, names?: readonly string[]): Promi
   return binlogs;
 }
 
+/** All bytes of a folder's binlogs and of its subfolders', to look for what must not be there. */
+export async function readBinlogsBelow(dir: string): Promise<string> {
+  const files = (await readdir(dir, { recursive: true, withFileTypes: true })).filter((entry) => entry.isFile());
+  const contents = await Promise.all(files.map(({ parentPath, name }) => readFile(join(parentPath, name), 'latin1')));
+  return contents.join('\n');
+}
+
 const IN_USE_FLAG = 21;
 
 /** What differs between the server's binlogs and restored ones; empty when they are the same, byte for byte. */

@@ -167,12 +167,11 @@ export function startReplica(): Promise<Mariadb> {
   return startMariadb({ serverId: 2, args: ['--skip-log-bin', '--innodb-flush-log-at-trx-commit=0'] });
 }
 
-/** Replays restored binlogs into a server, as an operator would; `after`: without what that GTID position has. */
-export async function replay(dir: string, server: Mariadb, { after = '' }: { after?: string } = {}): Promise<void> {
+/** Replays restored binlogs into a server, as an operator would. */
+export async function replay(dir: string, server: Mariadb): Promise<void> {
   const files = [...(await readBinlogs(dir)).keys()].map((name) => join(dir, name));
-  const from = after === '' ? [] : [`--start-position=${after}`];
   const pipeline = 'socket=$1; shift; mariadb-binlog "$@" | mariadb --no-defaults --user=root --socket="$socket"';
-  await run('bash', ['-o', 'pipefail', '-c', pipeline, 'replay', server.socket, ...from, ...files]);
+  await run('bash', ['-o', 'pipefail', '-c', pipeline, 'replay', server.socket, ...files]);
 }
 
 /** CHECKSUM TABLE of every table of a database: `{orders: 2394857, …}`. */

@@ -156,6 +156,12 @@ export class Twins {
     return to;
   }
 
+  /** One line on the archive as it is now. */
+  async figures(): Promise<string> {
+    const [reigns, links, orphans] = await Promise.all([this.chain.reigns(), this.chain.read(), this.chain.orphans()]);
+    return `${reigns.length} terms, ${links.length} objects, ${orphans.length} of deposed masters outside the chain`;
+  }
+
   tails(): string {
     return this.daemons.map((daemon) => daemon.tail()).join('\n');
   }

@@ -2,7 +2,7 @@ import { cp, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { checksums, replay } from './cluster.ts';
+import { checksums } from './cluster.ts';
 import { type Daemon, type DaemonOptions, prepareDaemon } from './daemon.ts';
 import { startEtcd } from './etcd.ts';
 import { type GcsDoubleProcess, spawnGcsDouble } from './gcs-double-process.ts';
@@ -68,8 +68,8 @@ export class TwoServers extends Twins {
     await mkdir(objects);
     const [etcd, first, second, gcs] = await Promise.all([
       startEtcd({ nodes: etcdNodes }),
-      startMariadb({ serverId: 1, args: [...MARIADB_ARGS, ...mariadbArgs] }),
-      startMariadb({ serverId: 2, args: [...MARIADB_ARGS, ...mariadbArgs] }),
+      startMariadb({ serverId: 11, args: [...MARIADB_ARGS, ...mariadbArgs] }),
+      startMariadb({ serverId: 12, args: [...MARIADB_ARGS, ...mariadbArgs] }),
       options.gcs ? spawnGcsDouble({ dir: objects, buckets: [BUCKET] }) : null,
     ]);
     const storePath = gcs ? join(objects, BUCKET) : objects;
@@ -169,10 +169,9 @@ export class TwoServers extends Twins {
     for (const daemon of this.daemons) await daemon.demandNoSurprise();
     await this.settled();
     await this.succeed(this.daemons[0]!, 'verify', STREAM, '--deep', '--json');
-    const empty = await startMariadb({ serverId: 3, args: ['--innodb-flush-log-at-trx-commit=0'] });
+    const empty = await startMariadb({ serverId: 13, args: ['--innodb-flush-log-at-trx-commit=0'] });
     try {
-      const restored = await this.restore();
-      await replayAll(restored, empty);
+      const restored = await this.restore('--replay', '--socket', empty.socket, '--user', 'root');
       await rm(restored, { recursive: true });
       const [expected, replayed] = await Promise.all([this.primary.server, empty].map((one) => checksums(one, 'shop')));
       if (!isDeepStrictEqual(expected, replayed)) {
@@ -241,14 +240,4 @@ function parseGtids(gtids: string): Gtid[] {
 async function stateOf(server: Mariadb): Promise<Gtid[]> {
   const [row] = await server.query("SELECT CONCAT_WS(',', @@gtid_binlog_state, @@gtid_slave_pos) AS state");
   return parseGtids(String(row?.state));
-}
-
-/** Restored binlogs of one server after the other: of each what the ones before did not have. */
-async function replayAll(restored: string, into: Mariadb): Promise<void> {
-  const names = (await readdir(restored)).sort();
-  const runs = names.filter((name) => /^\d\d-/.test(name));
-  for (const run of runs.length > 0 ? runs : ['']) {
-    const [row] = await into.query('SELECT @@GLOBAL.gtid_binlog_pos AS at');
-    await replay(join(restored, run), into, { after: String(row?.at) });
-  }
 }
