@@ -138,9 +138,9 @@ export class Server {
   async #query(): Promise<ServerState> {
     const { createConnection } = await import('mariadb');
     const connection = this.#connection ?? (await createConnection(connectionOptions(this.#url)));
-    this.#connection = connection;
     // A server that goes away while it is not asked fails the next question; the event would end the process.
-    connection.on('error', () => {});
+    if (!this.#connection) connection.on('error', () => {});
+    this.#connection = connection;
     if (this.#closed) this.#drop();
     const names = VARIABLES.map((name) => `'${name}'`).join(', ');
     const rows: { Variable_name: string; Value: string }[] = await connection.query(
