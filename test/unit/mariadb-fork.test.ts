@@ -216,6 +216,12 @@ describe('writes on a replica', () => {
     expect(await twinAt(replica)(archive.head(), null)).toMatchObject({ result: 'resume', allowed: true });
   });
 
+  test('that the archive has already are its history', async () => {
+    const demoted = server(2);
+    const archive = await archiveOf(demoted, ['0-2-1', '0-2-2']);
+    expect(await twinAt(demoted)(archive.head(), REPLICA)).toMatchObject({ result: 'resume', allowed: true });
+  });
+
   test('what a replica wrote as the primary is its history', async () => {
     const archive = await archiveOf(server(1), ['0-1-1']);
     const demoted = server(2).apply('0-1-1 0-2-2 0-2-3');

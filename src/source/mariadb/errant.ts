@@ -1,3 +1,4 @@
+import type { Lineage } from './binlogs.ts';
 import { type Gtid, gtidText, MariadbGtidState } from './gtid.ts';
 import { firstAt, type OwnLog } from './pair.ts';
 import { isReplica } from './server.ts';
@@ -23,7 +24,8 @@ async function firstErrant(own: OwnLog, id: string): Promise<string | null> {
   for (const { domain } of end.state.last()) {
     const last = end.state.serversOf(domain).get(serverId);
     const from = covered.highestOf(domain) ?? 0n;
-    if (last === undefined) continue;
+    const archived = covered.lastOf(domain);
+    if (last === undefined || (archived?.server === serverId && archived.sequence >= last)) continue;
     const first = last > from ? await firstAt(own, { domain, server: serverId, sequence: from + 1n }) : null;
     for (const written of [first, { domain, server: serverId, sequence: last }]) {
       if (written && (await isErrant(own, written))) return gtidText(written);
@@ -36,13 +38,34 @@ async function firstErrant(own: OwnLog, id: string): Promise<string | null> {
  * What this server wrote as the primary, the others have: the next transaction of another server comes after it, or it is
  * part of the position from which this one replicates.
  */
-async function isErrant({ index, lineage, server }: OwnLog, written: Gtid): Promise<boolean> {
+async function isErrant(own: OwnLog, written: Gtid): Promise<boolean> {
+  const { domain } = written;
+  const judged = judgements.get(own.lineage) ?? new Map<string, boolean>();
+  judgements.set(own.lineage, judged);
+  const known = judged.get(gtidText(written));
+  if (known !== undefined) return known;
+  const next = await nextOfOthers(own, written);
+  if (next === 'gone') return false;
+  if (next !== null) {
+    const errant = next.sequence <= written.sequence;
+    judged.set(gtidText(written), errant);
+    return errant;
+  }
+  const replicatedTo = new MariadbGtidState(own.server?.slavePosition).lastOf(domain);
+  return (replicatedTo?.sequence ?? -1n) < written.sequence;
+}
+
+/** What a log's own transactions were found to be by those that follow them: that never changes. */
+const judgements = new WeakMap<Lineage, Map<string, boolean>>();
+
+/** What comes after a transaction in its domain and was written by another server; `gone`: it is in no file any more. */
+async function nextOfOthers({ index, lineage }: OwnLog, written: Gtid): Promise<Gtid | 'gone' | null> {
   const { domain } = written;
   const mine = await index.find(lineage, {
     isPast: (state) => (servers(state, domain).get(written.server) ?? -1n) >= written.sequence,
     matches: (state) => isAt(state, written),
   });
-  if (mine?.kind !== 'found') return false;
+  if (mine?.kind !== 'found') return 'gone';
   const before = servers(mine.transaction, domain);
   const isNew = (id: number, sequence: bigint) => id !== written.server && sequence > (before.get(id) ?? -1n);
   const next = await index.find(lineage, {
@@ -52,9 +75,7 @@ async function isErrant({ index, lineage, server }: OwnLog, written: Gtid): Prom
       return begun.domain === domain && isNew(begun.server, begun.sequence);
     },
   });
-  if (next?.kind === 'found') return (next.transaction as MariadbGtidState).begunGtid().sequence <= written.sequence;
-  const replicatedTo = new MariadbGtidState(server?.slavePosition).lastOf(domain);
-  return (replicatedTo?.sequence ?? -1n) < written.sequence;
+  return next?.kind === 'found' ? (next.transaction as MariadbGtidState).begunGtid() : null;
 }
 
 const servers = (state: unknown, domain: number) => (state as MariadbGtidState).serversOf(domain);
