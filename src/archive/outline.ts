@@ -17,7 +17,7 @@ export interface TermOutline {
 }
 
 /** So many requests at once. */
-const AT_ONCE = 64;
+const AT_ONCE = 128;
 
 /**
  * The terms from the floor on, as each next one's first object tells where the one before was sealed: no listed or
@@ -27,7 +27,10 @@ const AT_ONCE = 64;
 export async function readOutline(archive: Archive, floor: ChainEnd): Promise<TermOutline[] | null> {
   const terms = [floor.term, ...(await laterTerms(archive, floor.term))];
   const firsts = await mapAtOnce(terms, AT_ONCE, (term) => readPlace(archive, { term, slot: 0 }));
-  const seals = await mapAtOnce(firsts.slice(1), AT_ONCE, (first) => sealBefore(archive, first));
+  const [seals, lastEnd] = await Promise.all([
+    mapAtOnce(firsts.slice(1), AT_ONCE, (first) => sealBefore(archive, first)),
+    nearEnd(archive, terms.at(-1)!, terms.length === 1 ? floor.slot : 0),
+  ]);
   const outlines: TermOutline[] = [];
   let start = floor;
   for (const [index, term] of terms.entries()) {
@@ -37,7 +40,7 @@ export async function readOutline(archive: Archive, floor: ChainEnd): Promise<Te
     const isLast = index === terms.length - 1;
     const seal = isLast ? null : seals[index];
     if (!isLast && !(seal && endsWhole(start, seal))) return null;
-    const endSlot = seal ? seal.header.slot : (await nearEnd(archive, term, start.slot)) + 1;
+    const endSlot = seal ? seal.header.slot : lastEnd + 1;
     outlines.push({ term, start, opening, firstSlot, endSlot: Math.max(firstSlot, endSlot) });
     if (seal) start = endAfter(seal);
   }

@@ -49,7 +49,7 @@ interface Spot {
 
 type Test = (chunk: Chunk) => boolean;
 
-const AT_ONCE = 64;
+const AT_ONCE = 128;
 /** Chunks that may hold a truncation's place, since they carry the same ID. */
 const MAX_SAME_ID = 512;
 const MARGIN_CHUNKS = 64;

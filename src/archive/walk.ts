@@ -31,10 +31,12 @@ export interface Hint extends Place {
 
 export type OnObject = (met: Met, read: Read, end: ChainEnd) => void;
 
+/** So many strides of a gallop at once. */
+const GALLOPS = 4;
 /** Most objects read ahead of the walk: slots are predictable, so latency need not add up. */
 const MAX_READ_AHEAD = 16;
 /** The same where whole terms are read, and the few too many at their ends weigh nothing. */
-const MAX_FAR_AHEAD = 128;
+const MAX_FAR_AHEAD = 256;
 
 /** The header at a place, or null where the place is empty. */
 export async function readPlace({ store, info }: Archive, place: Place): Promise<Read | null> {
@@ -125,11 +127,11 @@ async function walkTerm(
   }
 }
 
-/** Reads a term's slots in order, more and more of them at once while they turn out to be there. */
+/** Reads a term's slots in order: where its end is not known, more and more at once while they turn out to be there. */
 function readAhead(archive: Archive, from: Place, { maxAhead, endSlot }: { maxAhead: number; endSlot: number }) {
   const pending: Promise<Read | null>[] = [];
   let nextSlot = from.slot;
-  let width = 1;
+  let width = Number.isFinite(endSlot) ? maxAhead : 1;
   return {
     async next(): Promise<Read | null> {
       while (pending.length < width && nextSlot < endSlot) {
@@ -220,11 +222,13 @@ async function opensItsTerm(archive: Archive, header: Header): Promise<boolean> 
 export async function nearEnd({ store, info }: Archive, term: number, lowest: number): Promise<number> {
   const isEmpty = async (slot: number) => (await store.head(placeKey(info.stream, { term, slot }))) === null;
   let low = lowest;
-  let high = lowest + 1;
-  while (!(await isEmpty(high))) {
-    const stride = (PROBES + 1) * (high - lowest);
-    low = high;
-    high = lowest + stride;
+  let high = lowest;
+  for (let power = 0; high === lowest; power += GALLOPS) {
+    const probes = Array.from({ length: GALLOPS }, (_, n) => lowest + (PROBES + 1) ** (power + n));
+    const empty = await Promise.all(probes.map(isEmpty));
+    const first = empty.indexOf(true);
+    if (first !== 0) low = probes.at(first - 1)!;
+    if (first !== -1) high = probes[first]!;
   }
   const end = await firstWhere(low + 1, high, isEmpty);
   return Math.max(lowest, end - 1 - info.window);

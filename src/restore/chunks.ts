@@ -10,7 +10,7 @@ export type ChunkRef = Pick<Piece, 'place' | 'digest' | 'chunkLength'>;
 
 /** Bounds what is in memory, plain bytes. One chunk that is larger than all of it is read alone. */
 const MAX_BYTES_AHEAD = 24 << 20;
-const MAX_CHUNKS_AHEAD = 128;
+const MAX_CHUNKS_AHEAD = 256;
 
 /** Reads an archive's chunks, a few at once. */
 export class ChunkReader {
