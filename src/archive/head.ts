@@ -18,7 +18,9 @@ export async function headOf(archive: Archive, end: ChainEnd): Promise<Head | nu
     position: end.position,
     witness,
     history,
-    left: () => leftEnds(archive, end),
+    async *left() {
+      yield* await leftEnds(archive, end);
+    },
     bytes: (of) => bytesOf(archive, of),
   };
 }
@@ -70,20 +72,31 @@ const endsBy = ({ to }: Chunk, cut: Position) =>
   to.incarnation === cut.incarnation &&
   to.offset <= cut.offset;
 
-/** Where the terms ended that a fork came after. Of a term only its opening and its seal are read. */
-async function* leftEnds(archive: Archive, end: ChainEnd): AsyncIterable<Position> {
+/** Of the newest term that was asked for: what the openings up to its own left behind never changes. */
+const leftUpTo = new WeakMap<Archive, { term: number; ends: readonly Position[] }>();
+
+/** Where the terms ended that a fork came after, newest first. Of a term only its opening and its seal are read, once. */
+async function leftEnds(archive: Archive, { last: newest }: ChainEnd): Promise<readonly Position[]> {
+  const known = leftUpTo.get(archive);
+  const ends: Position[] = [];
   const floor = await readFloor(archive);
   const isAbove = (place: Place | null) => place !== null && comparePlaces(place, floor) >= 0;
-  for (let { last } = end; last !== null && isAbove(last); ) {
+  for (let last = newest; last !== null && isAbove(last); ) {
+    if (last.term === known?.term) {
+      ends.push(...known.ends);
+      break;
+    }
     const opening = await openingOf(archive, last);
-    if (opening === null || !isAbove(opening.header.previous)) return;
+    if (opening === null || !isAbove(opening.header.previous)) break;
     const { previous, prev, result } = opening.header;
     const seal = await readPlace(archive, previous!);
     if (seal?.digest !== prev) throw brokenAt(archive, previous!);
-    if (seal.header.kind !== 'seal') return;
-    if (result === 'fork' && seal.header.at !== null) yield seal.header.at;
+    if (seal.header.kind !== 'seal') break;
+    if (result === 'fork' && seal.header.at !== null) ends.push(seal.header.at);
     last = previous;
   }
+  if (newest !== null) leftUpTo.set(archive, { term: newest.term, ends });
+  return ends;
 }
 
 /** The opening of a place's term, or of the one before if that was never opened. */

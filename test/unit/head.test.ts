@@ -28,4 +28,11 @@ test('the ends of logs that were left by forks are known, newest first, whatever
   for await (const { offset } of head.left()) left.push(offset);
   expect(left).toEqual([7, 5]);
   expect(reading.mock.calls.length).toBeLessThan(20);
+
+  // A standby asks twice a second.
+  reading.mockClear();
+  const again: number[] = [];
+  for await (const { offset } of (await headOf(archive, await ship(archive, end, 1)))!.left()) again.push(offset);
+  expect(again).toEqual(left);
+  expect(reading.mock.calls.length).toBeLessThan(3);
 });

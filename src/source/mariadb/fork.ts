@@ -1,4 +1,4 @@
-import { type Position, samePlace } from '../../core/position.ts';
+import { samePlace } from '../../core/position.ts';
 import type { Head, Witness } from '../source.ts';
 import { gtidsIn } from './archived.ts';
 import type { Lineage } from './binlogs.ts';
@@ -29,7 +29,6 @@ const MAX_CHUNKS = 32;
 export class Branches {
   #trunk: Trunk | null = null;
   #compared: { lineage: Lineage; trunk: Trunk; end: string; divergences: readonly Divergence[] } | null = null;
-  #dead: { newest: Witness; ends: readonly Position[] } | null = null;
 
   /** The newest chunk whose ID is wholly here, on a transaction boundary; null where there is none. Reads the store. */
   async commonOf(own: OwnLog, head: Head): Promise<Witness | null> {
@@ -50,8 +49,8 @@ export class Branches {
 
   /** The end of a log that the archive has left before and that goes on here; null: there is none. Reads the store. */
   async leftEndHere(own: OwnLog, head: Head, { last, here }: Divergence): Promise<Gtid | null> {
-    for (const { id } of await this.#leftEnds(head)) {
-      const end = isPlace(id) || id.includes(':') ? null : new MariadbGtidState(id).lastOf(here.domain);
+    for await (const state of leftStates(head)) {
+      const end = state.lastOf(here.domain);
       if (!end || end.sequence <= (last?.sequence ?? 0n)) continue;
       const isPartOf = here.server === end.server && here.sequence <= end.sequence;
       if (isPartOf || (await firstAt(own, end))?.sequence === end.sequence) return end;
@@ -59,14 +58,19 @@ export class Branches {
     return null;
   }
 
-  async #leftEnds(head: Head): Promise<readonly Position[]> {
-    if (!this.#dead || this.#dead.newest !== head.witness) {
-      const ends: Position[] = [];
-      for await (const end of head.left()) ends.push(end);
-      if (!head.witness) return ends;
-      this.#dead = { newest: head.witness, ends };
+  /**
+   * The end of a log that the archive has left before and that is here beyond `id`: as long as the archive has come no
+   * further than what both branches share, its ID alone does not tell them apart. Null: there is none. Reads the store.
+   */
+  async leftEndBeyond(own: OwnLog, head: Head, id: string): Promise<Gtid | null> {
+    const shipped = new MariadbGtidState(id);
+    for await (const end of leftStates(head)) {
+      for (const gtid of end.last()) {
+        const isBeyond = gtid.sequence > (shipped.highestOf(gtid.domain) ?? 0n);
+        if (isBeyond && (await holds(own, gtidText(gtid)))) return gtid;
+      }
     }
-    return this.#dead.ends;
+    return null;
   }
 
   async #trunkOf(own: OwnLog, head: Head): Promise<Trunk | null> {
@@ -89,6 +93,10 @@ export class Branches {
     }
     return null;
   }
+}
+
+async function* leftStates(head: Head): AsyncIterable<MariadbGtidState> {
+  for await (const { id } of head.left()) if (!isPlace(id) && !id.includes(':')) yield new MariadbGtidState(id);
 }
 
 const isSame = (a: Witness, b: Witness) => a.digest === b.digest && samePlace(a.to, b.to) && samePlace(a.from, b.from);

@@ -26,7 +26,10 @@ export async function answerFromOther(
     case 'ahead': {
       const at = own.index.position(atFileStart(standing.at));
       const reason = `${at.segment} has all that was shipped, up to ${end.id || 'its start'}`;
-      return { result: 'move', at, allowed: true, reason, proof };
+      const left = own.flavour === 'mariadb' ? await branches.leftEndBeyond(own, head, end.id) : null;
+      if (left === null) return { result: 'move', at, allowed: true, reason, proof };
+      const why = `${reason}, but goes on with a branch that the archive has left before, at ${gtidText(left)}`;
+      return { result: 'fork', at, common: end, allowed: false, reason: why, proof };
     }
     case 'missing':
       return { result: 'gap', at: oldest, allowed: false, reason: standing.why };

@@ -1,0 +1,85 @@
+import { afterEach, describe, expect, test } from '@jest/globals';
+import { Binlogs } from '../../src/source/mariadb/binlogs.ts';
+import { Branches } from '../../src/source/mariadb/fork.ts';
+import { locate } from '../../src/source/mariadb/locate.ts';
+import { LogIndex } from '../../src/source/mariadb/log-index.ts';
+import type { ServerState } from '../../src/source/mariadb/server.ts';
+import { openMariadbSource } from '../../src/source/mariadb.ts';
+import type { Head, Located } from '../../src/source/source.ts';
+import { Shipping } from '../contract/source-shipping.ts';
+import { ServerLog } from '../helpers/server-log.ts';
+
+const log = { debug() {}, info() {}, warn() {}, error() {} };
+const logs: ServerLog[] = [];
+const closing: { close(): Promise<void> }[] = [];
+
+afterEach(async () => {
+  for (const each of closing.splice(0)) await each.close();
+  for (const each of logs.splice(0)) each.remove();
+});
+
+function server(id: number): ServerLog {
+  const made = new ServerLog(id);
+  logs.push(made);
+  return made;
+}
+
+const LIVING = { isWritable: true, isReplicating: false } as const;
+const REPLICA = { isWritable: false, isReplicating: true } as const;
+const stateOf = ({ serverId }: ServerLog, facts: Partial<ServerState>): ServerState => ({
+  serverId,
+  isWritable: true,
+  isReplicating: null,
+  isInRing: false,
+  slavePosition: '',
+  ...facts,
+});
+
+/** A twin beside a server, which remembers what it saw; `facts` are what SQL says, null: nothing. */
+function twinAt(here: ServerLog) {
+  const binlogs = new Binlogs({ dir: here.dir, flavour: 'mariadb' });
+  const [index, branches] = [new LogIndex('mariadb'), new Branches()];
+  closing.push(binlogs);
+  return async (head: Head, facts: Partial<ServerState> | null, asked = facts): Promise<Located> => {
+    const stateFor = (told: Partial<ServerState> | null) => told && stateOf(here, told);
+    const own = { lineage: await binlogs.look(), index, flavour: 'mariadb', server: stateFor(facts) } as const;
+    return locate({ ...own, askServer: async () => stateFor(asked) }, head, branches);
+  };
+}
+
+/** An archive of a server's log, a chunk for each run of transactions. */
+async function archiveOf(from: ServerLog, runs: readonly string[], shipping = new Shipping()): Promise<Shipping> {
+  const source = openMariadbSource({ stream: 'orders', dir: from.dir, flavour: 'mariadb', busyPollMs: 5, log });
+  closing.push(source);
+  if (shipping.position) shipping.open(await source.locate(shipping.head()));
+  for (const gtids of runs) {
+    from.apply(gtids);
+    await shipping.ship(source);
+  }
+  return shipping;
+}
+
+describe('a dead branch, while the living one has shipped nothing but what both share', () => {
+  test('does not come back by itself, whatever its server says', async () => {
+    const old = server(1);
+    const archive = await archiveOf(old, ['0-1-1', '0-1-2', '0-1-3 0-1-4']);
+    const promoted = server(2).apply('0-1-1 0-1-2 0-1-3 0-2-4');
+    archive.open(await twinAt(promoted)(archive.head(), LIVING));
+    expect(archive.position).toMatchObject({ origin: 'mariadb-2', id: '0-1-2' });
+    for (const facts of [LIVING, { ...REPLICA, slavePosition: '0-1-4' }, null]) {
+      const located = await twinAt(old)(archive.head(), facts);
+      expect(located).toMatchObject({ result: 'fork', allowed: false, reason: expect.stringContaining('at 0-1-4') });
+      expect(located).toMatchObject({ at: { origin: 'mariadb-1', id: '0-1-2' }, common: archive.position });
+    }
+  });
+
+  test('is no reason to refuse another server of the living one', async () => {
+    const archive = await archiveOf(server(1), ['0-1-1 1-1-1', '0-1-2 1-1-2', '0-1-3']);
+    const promoted = server(2).apply('0-1-1 1-1-1 0-2-2');
+    archive.open(await twinAt(promoted)(archive.head(), LIVING));
+    const third = server(3).apply('0-1-1 1-1-1');
+    expect(await twinAt(third)(archive.head(), LIVING)).toMatchObject({ result: 'move', allowed: true });
+    third.apply('0-2-2');
+    expect(await twinAt(third)(archive.head(), LIVING)).toMatchObject({ result: 'move', allowed: true });
+  });
+});
