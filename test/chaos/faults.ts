@@ -1,16 +1,11 @@
 import { type FaultRule, switchFaults } from '../fakes/faulty-store.ts';
-import { type Cluster, STREAM } from '../helpers/cluster.ts';
+import type { Cluster } from '../helpers/cluster.ts';
 import { type Daemon, shipmate } from '../helpers/daemon.ts';
 import type { EtcdNode } from '../helpers/etcd.ts';
+import { STREAM, type Twins } from '../helpers/twins.ts';
+import type { Trouble } from './schedule.ts';
 
-/** What goes wrong: `begin` does it, and returns what ends it. Two that touch the same part never overlap. */
-export interface Trouble {
-  readonly name: string;
-  readonly touches: 'daemons' | 'network' | 'etcd' | 'store' | 'server';
-  begin(): Promise<() => Promise<void>>;
-}
-
-const nothing = async () => {};
+export const nothing = async () => {};
 
 /** Everything that the chaos test does to a cluster; `random` (0 to 1) chooses victims. */
 export function troubles(cluster: Cluster, random: () => number): Trouble[] {
@@ -21,12 +16,12 @@ export function troubles(cluster: Cluster, random: () => number): Trouble[] {
   ].concat(serverTroubles(cluster));
 }
 
-const oneOf = <T>(all: readonly T[], random: () => number): T => all[Math.floor(random() * all.length)]!;
+export const oneOf = <T>(all: readonly T[], random: () => number): T => all[Math.floor(random() * all.length)]!;
 
-function daemonTroubles(cluster: Cluster, random: () => number): Trouble[] {
+export function daemonTroubles(cluster: Twins, random: () => number): Trouble[] {
   const master = () => cluster.master();
   const any = async () => oneOf(cluster.daemons, random);
-  const touches = 'daemons';
+  const touches = ['daemons'] as const;
   const killed = (whom: () => Promise<Daemon>) => async () => {
     const daemon = await whom();
     await daemon.kill();
@@ -73,7 +68,7 @@ function daemonTroubles(cluster: Cluster, random: () => number): Trouble[] {
   ];
 }
 
-function etcdTroubles(cluster: Cluster, random: () => number): Trouble[] {
+export function etcdTroubles(cluster: Twins, random: () => number): Trouble[] {
   const cut = (whom: () => Promise<readonly Daemon[]>) => async () => {
     const links = (await whom()).map((daemon) => cluster.link(daemon));
     for (const link of links) link.cut();
@@ -90,18 +85,18 @@ function etcdTroubles(cluster: Cluster, random: () => number): Trouble[] {
     };
   };
   return [
-    { name: 'etcd cut off from the master', touches: 'network', begin: cut(async () => [await cluster.master()]) },
+    { name: 'etcd cut off from the master', touches: ['network'], begin: cut(async () => [await cluster.master()]) },
     {
       name: 'etcd cut off from a daemon',
-      touches: 'network',
+      touches: ['network'],
       begin: cut(async () => [oneOf(cluster.daemons, random)]),
     },
-    { name: 'etcd cut off from both daemons', touches: 'network', begin: cut(async () => cluster.daemons) },
-    { name: 'an etcd node frozen', touches: 'etcd', begin: frozen(() => [oneOf(nodes, random)]) },
-    { name: 'all of etcd frozen', touches: 'etcd', begin: frozen(() => nodes) },
+    { name: 'etcd cut off from both daemons', touches: ['network'], begin: cut(async () => cluster.daemons) },
+    { name: 'an etcd node frozen', touches: ['etcd'], begin: frozen(() => [oneOf(nodes, random)]) },
+    { name: 'all of etcd frozen', touches: ['etcd'], begin: frozen(() => nodes) },
     {
       name: 'an etcd node killed',
-      touches: 'etcd',
+      touches: ['etcd'],
       async begin() {
         const node = oneOf(nodes, random);
         await node.kill('SIGKILL');
@@ -110,7 +105,7 @@ function etcdTroubles(cluster: Cluster, random: () => number): Trouble[] {
     },
     {
       name: 'etcd put back to a backup',
-      touches: 'etcd',
+      touches: ['etcd'],
       async begin() {
         const copies: string[] = [];
         for (const node of nodes) copies.push(await node.copyData());
@@ -122,7 +117,7 @@ function etcdTroubles(cluster: Cluster, random: () => number): Trouble[] {
     },
     {
       name: 'etcd wiped',
-      touches: 'etcd',
+      touches: ['etcd'],
       async begin() {
         await Promise.all(nodes.map((node) => node.stop()));
         return async () => {
@@ -134,7 +129,7 @@ function etcdTroubles(cluster: Cluster, random: () => number): Trouble[] {
 }
 
 function storeTroubles(cluster: Cluster, random: () => number): Trouble[] {
-  const touches = 'store';
+  const touches = ['store'] as const;
   const faulty = (name: string, rules: readonly FaultRule[]): Trouble => ({
     name,
     touches,
@@ -162,7 +157,7 @@ function storeTroubles(cluster: Cluster, random: () => number): Trouble[] {
 
 function serverTroubles(cluster: Cluster): Trouble[] {
   const { server } = cluster;
-  const touches = 'server';
+  const touches = ['server'] as const;
   return [
     {
       name: 'a rotation of the binlog',

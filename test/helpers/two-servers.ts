@@ -184,6 +184,7 @@ export class TwoServers extends Twins {
 
   async #replicate({ server }: Host): Promise<void> {
     const other = this.hosts.find((host) => host.server !== server)!;
+    await server.query('STOP ALL SLAVES'); // one that was a replica before it died goes on by itself
     await server.replicateFrom(other.server, { parallelThreads: this.#parallelThreads });
   }
 
