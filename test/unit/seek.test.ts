@@ -5,9 +5,10 @@ import { type Reading, readFromFloor } from '../../src/archive/reader.ts';
 import { type Range, seek } from '../../src/archive/seek.ts';
 import type { Archive } from '../../src/archive/walk.ts';
 import { placeKey, placeText } from '../../src/core/keys.ts';
+import type { Position } from '../../src/core/position.ts';
 import type { Piece, Run } from '../../src/core/ranges.ts';
 import { ChainSummary, demandArchive } from '../../src/restore/reading.ts';
-import type { Until } from '../../src/source/source.ts';
+import type { LogFormat, LogSource, Until } from '../../src/source/source.ts';
 import { fakeFormat, writeMs } from '../fakes/fake-format.ts';
 import { FakeLog } from '../fakes/fake-log.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
@@ -22,13 +23,13 @@ const covers = (id: string, target: string) => format.covers!(id, target);
 const readAll = (archive: Archive) => readFromFloor(archive, (from) => new ChainSummary(from));
 
 /** Reads the range only; `found` tells whether that took a seek, not a walk over everything. */
-async function readRange(archive: Archive, range: Range, marginChunks = 0) {
+async function readRange(archive: Archive, range: Range, { format: by = format } = {}) {
   let found = false;
   const reading = await readFromFloor(
     archive,
     (from) => new ChainSummary(from),
     async (floor) => {
-      const stretch = await seek({ archive, floor, range, format, marginChunks });
+      const stretch = await seek({ archive, floor, range, format: by, marginChunks: 0 });
       found = stretch !== null;
       return stretch;
     },
@@ -248,6 +249,51 @@ describe('seeking in a long archive', () => {
     await expect(readRange(archive, { from: '0-1-1500', until: id(1510) })).rejects.toMatchObject({
       code: 'BAD_OBJECT',
     });
+  });
+});
+
+describe('a fork to another server’s log, which begins inside a file', () => {
+  const withStart: LogFormat = { ...format, fileStart: ({ fileStart }) => (fileStart ? Buffer.from('start') : null) };
+
+  test('is found in the log that counts: up to the common point in the old one, then in the new one', async () => {
+    const archive = await createArchive(new MemoryStore());
+    const [old, other] = [new FakeLog(), new FakeLog({ origin: 'fake-2' })];
+    for (let n = 0; n < 60; n++) old.append();
+    await shipTerm(archive, openFakeSource(old, { maxSliceBytes: 300 }), { maxChunkBytes: 150 });
+    for (let n = 0; n < 90; n++) other.append();
+    const place = (log: FakeLog, transaction: number): Position => {
+      const { name, incarnation, boundaries } = log.segments[0]!;
+      const { offset, id } = boundaries.find((boundary) => boundary.id === `0-1-${transaction}`)!;
+      return { origin: log.origin, segment: name, incarnation, offset, id };
+    };
+    const located = { result: 'fork', allowed: true, reason: 'a test', evidence: { fileStart: 'here' } } as const;
+    const fork: LogSource = {
+      ...openFakeSource(other, { maxSliceBytes: 300 }),
+      locate: async () => ({ ...located, at: place(other, 38), common: place(old, 40) }),
+    };
+    await shipTerm(archive, fork, { maxChunkBytes: 150 });
+
+    const whole = flat((await readAll(archive)).reader.living.runs);
+    for (const [from, until, origins] of [
+      [10, 20, [0]],
+      [10, 50, [0, 1]],
+      [45, 50, [1]],
+      [39, 39, [0]],
+    ] as const) {
+      const range: Range = { from: `0-1-${from}`, until: { kind: 'id', id: `0-1-${until}` } };
+      const { reading, found } = await readRange(archive, range, { format: withStart });
+      expect(found).toBe(true);
+      const part = flat(reading.reader.living.runs);
+      const first = whole.findIndex(({ digest }) => digest === part[0]!.digest);
+      expect(part.map(({ digest, length }) => ({ digest, length }))).toEqual(
+        whole.slice(first, first + part.length).map(({ digest, length }) => ({ digest, length })),
+      );
+      const ofRun = (run: number) =>
+        part.some(({ digest }) => whole.find((piece) => piece.digest === digest)!.run === run);
+      for (const origin of origins) expect(ofRun(origin)).toBe(true);
+      if (from === 45)
+        expect(reading.reader.living.runs[0]!.segments[0]!.evidence).toMatchObject({ fileStart: 'here' });
+    }
   });
 });
 
