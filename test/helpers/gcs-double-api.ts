@@ -170,7 +170,7 @@ export class Api {
   }
 
   #openSession(bucketName: string, call: Call): Answer {
-    const metadata: Metadata = call.body.length > 0 ? JSON.parse(call.body.toString()) : {};
+    const metadata = call.body.length > 0 ? metadataIn(call.body) : {};
     const query = call.url.searchParams;
     const name = query.get('name') ?? metadata.name ?? '';
     this.#demandFree(query, this.#options.buckets.get(bucketName)!.get(name));
@@ -333,9 +333,17 @@ function splitMultipart({ header, body }: Call): { metadata: Metadata; media: Bu
   }
   // Copied: the media alone is kept.
   return {
-    metadata: JSON.parse(body.toString('utf8', jsonStart, jsonEnd)),
+    metadata: metadataIn(body.subarray(jsonStart, jsonEnd)),
     media: Buffer.from(body.subarray(mediaStart, mediaEnd)),
   };
+}
+
+function metadataIn(body: Buffer): Metadata {
+  try {
+    return JSON.parse(body.toString());
+  } catch {
+    throw new Refusal(400, 'parseError', 'Parse Error');
+  }
 }
 
 /** Refuses bytes that are not those the caller had. */

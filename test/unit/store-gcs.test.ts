@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { googleCredentials } from '../../src/store/gcs/credentials.ts';
 import { type GcsStoreOptions, openGcsStore } from '../../src/store/gcs.ts';
 import { type GcsDouble, type GcsDoubleOptions, startGcsDouble } from '../helpers/gcs-double.ts';
 
@@ -272,7 +273,7 @@ describe('a large object', () => {
 
 describe('bytes that change on their way', () => {
   test.each([
-    ['at once', BYTES, ['upload']],
+    ['at once', Buffer.alloc(8 * KIB, 'a'), ['upload']], // most of the request
     ['in pieces', Buffer.alloc(600 * KIB, 'a'), ['piece']],
   ] as const)('are refused by Google when they are sent %s', async (_, body, operations) => {
     const double = await startDouble();
@@ -329,6 +330,36 @@ describe('credentials', () => {
       hint: expect.stringContaining('expired'),
     });
     expect(await store.head(KEY)).toBeNull();
+  });
+
+  test("of a workload's identity are exchanged for a token, once, by Google's own client", async () => {
+    const warnings = jest.spyOn(console, 'warn').mockImplementation(() => {}); // on where such files may come from
+    let exchanges = 0;
+    const tokens = await startServer((_, response) => {
+      const token = { access_token: `token-${++exchanges}`, token_type: 'Bearer', expires_in: 3_600 };
+      const issued_token_type = 'urn:ietf:params:oauth:token-type:access_token';
+      response
+        .writeHead(200, { 'content-type': 'application/json' })
+        .end(JSON.stringify({ ...token, issued_token_type }));
+    });
+    const [keyFile, subject] = [join(dir, 'pool.json'), join(dir, 'subject')];
+    await writeFile(subject, 'who this workload is');
+    await writeFile(
+      keyFile,
+      JSON.stringify({
+        type: 'external_account',
+        audience: '//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/acme/providers/shipmate',
+        subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
+        token_url: `${tokens.url}/v1/token`,
+        credential_source: { file: subject },
+      }),
+    );
+    const endpoint = 'https://storage.googleapis.com';
+    const credentials = googleCredentials({ store: 'main', endpoint, keyFile, timeoutMs: 5_000 });
+    const store = open(await startDouble({ tokens: ['token-1'] }), { credentials });
+    for (let n = 0; n < 3; n++) expect(await store.create(`orders/${n}`, BYTES, never)).toBe('created');
+    expect(exchanges).toBe(1);
+    warnings.mockRestore();
   });
 
   test('that never come are given up in time', async () => {
