@@ -310,6 +310,22 @@ describe('what three servers wrote, one after the other', () => {
     expect(await checksums(e, 'shop')).toEqual(moments.atEnd.sums);
   }, 60_000);
 
+  test('by hand, with the script of docs/restore.md, gives the same files', async () => {
+    const [to, byHand] = [newTarget(), newTarget()];
+    const { code, stdout } = await restore(to, '--json');
+    expect(code).toBe(0);
+    const doc = await readFile(new URL('../../docs/restore.md', import.meta.url), 'utf8');
+    const script = /```bash\n(#!\/bin\/bash\n.*?)```/s.exec(doc)![1]!;
+    await run('bash', ['-euc', script, 'by-hand', join(dir, 'store', 'orders'), byHand]);
+    const directories = [`${byHand}.1`, `${byHand}.2`, byHand];
+    for (const [index, { directory, segments }] of JSON.parse(stdout).runs.entries()) {
+      for (const { name } of segments) {
+        const restored = await readFile(join(to, directory, name));
+        expect(restored.equals(await readFile(join(directories[index]!, name)))).toBe(true);
+      }
+    }
+  }, 60_000);
+
   test('a position in the dead tail is refused; the tail itself can be read', async () => {
     const deadId = fork.common.id.replace(/^0-2-(\d+)/, (_, n) => `0-2-${Number(n) + 3}`);
     for (const option of ['--from', '--until']) {
