@@ -19,8 +19,9 @@ export async function headOf(archive: Archive, end: ChainEnd): Promise<Head | nu
     witness,
     history,
     async *left() {
-      yield* await leftEnds(archive, end);
+      yield* (await pastOf(archive, end)).left;
     },
+    anew: async () => (await pastOf(archive, end)).anew,
     bytes: (of) => bytesOf(archive, of),
   };
 }
@@ -72,31 +73,43 @@ const endsBy = ({ to }: Chunk, cut: Position) =>
   to.incarnation === cut.incarnation &&
   to.offset <= cut.offset;
 
-/** Of the newest term that was asked for: what the openings up to its own left behind never changes. */
-const leftUpTo = new WeakMap<Archive, { term: number; ends: readonly Position[] }>();
+/** What the openings of an archive tell of its past. */
+interface Past {
+  /** Where the terms ended that a fork came after, newest first. */
+  readonly left: readonly Position[];
+  /** Where the log began anew the last time. */
+  readonly anew: Position | null;
+}
 
-/** Where the terms ended that a fork came after, newest first. Of a term only its opening and its seal are read, once. */
-async function leftEnds(archive: Archive, { last: newest }: ChainEnd): Promise<readonly Position[]> {
-  const known = leftUpTo.get(archive);
-  const ends: Position[] = [];
+/** Up to the newest term that was asked for: that never changes. */
+const pasts = new WeakMap<Archive, Past & { readonly term: number }>();
+
+/** Of a term only its opening and its seal are read, once. */
+async function pastOf(archive: Archive, { last: newest }: ChainEnd): Promise<Past> {
+  const known = pasts.get(archive);
+  const left: Position[] = [];
+  let anew: Position | null = null;
   const floor = await readFloor(archive);
   const isAbove = (place: Place | null) => place !== null && comparePlaces(place, floor) >= 0;
   for (let last = newest; last !== null && isAbove(last); ) {
     if (last.term === known?.term) {
-      ends.push(...known.ends);
+      left.push(...known.left);
+      anew ??= known.anew;
       break;
     }
     const opening = await openingOf(archive, last);
-    if (opening === null || !isAbove(opening.header.previous)) break;
-    const { previous, prev, result } = opening.header;
+    if (opening === null) break;
+    const { previous, prev, result, at } = opening.header;
+    if (result === 'reset') anew ??= at;
+    if (!isAbove(previous)) break;
     const seal = await readPlace(archive, previous!);
     if (seal?.digest !== prev) throw brokenAt(archive, previous!);
     if (seal.header.kind !== 'seal') break;
-    if (result === 'fork' && seal.header.at !== null) ends.push(seal.header.at);
+    if (result === 'fork' && seal.header.at !== null) left.push(seal.header.at);
     last = previous;
   }
-  if (newest !== null) leftUpTo.set(archive, { term: newest.term, ends });
-  return ends;
+  if (newest !== null) pasts.set(archive, { term: newest.term, left, anew });
+  return { left, anew };
 }
 
 /** The opening of a place's term, or of the one before if that was never opened. */

@@ -29,6 +29,8 @@ export interface Head {
   history(): AsyncIterable<Witness>;
   /** Ends of logs that the archive has left by a fork, newest first: never to be gone back to by itself. Reads the store. */
   left(): AsyncIterable<Position>;
+  /** Where the log last began anew (RESET MASTER): its IDs may have named other transactions before; null: never. Reads the store. */
+  anew(): Promise<Position | null>;
   /** The plain bytes of a chunk that `history` gave, proven by its digest. Reads the store. */
   bytes(witness: Witness): Promise<Uint8Array>;
 }

@@ -13,6 +13,7 @@ export class Shipping {
   #chunks: ShippedChunk[] = [];
   #position: Position | null = null;
   #left: Position[] = [];
+  #anew: Position | null = null;
 
   /** What a reader of the archive would restore: each segment's bytes by name, of the newest life of that name. */
   contents(): Map<string, Buffer> {
@@ -35,7 +36,8 @@ export class Shipping {
 
   head(): Head {
     const bytesOf = (witness: Witness) => this.#chunks.find((chunk) => chunk === witness)!.bytes;
-    return headWith({ position: this.#position, chunks: this.#chunks.toReversed(), left: this.#left, bytesOf });
+    const [position, left, anew] = [this.#position, this.#left, this.#anew];
+    return headWith({ position, chunks: this.#chunks.toReversed(), left, anew, bytesOf });
   }
 
   /** A new term: goes on from `at`, and cuts what was shipped beyond the common point of a truncation or fork. */
@@ -45,6 +47,7 @@ export class Shipping {
       this.#chunks = this.#chunks.slice(0, last + 1);
     }
     if (result === 'fork' && this.#position) this.#left.unshift(this.#position);
+    if (result === 'reset') this.#anew = at;
     this.#position = at;
   }
 

@@ -6,11 +6,13 @@ export function headWith({
   position,
   chunks = [],
   left = [],
+  anew = null,
   bytesOf,
 }: {
   position: Position | null;
   chunks?: Iterable<Witness>;
   left?: readonly Position[];
+  anew?: Position | null;
   bytesOf?: (witness: Witness) => Uint8Array;
 }): Head {
   const [witness = null] = Array.isArray(chunks) ? chunks : [];
@@ -23,6 +25,7 @@ export function headWith({
     async *left() {
       yield* left;
     },
+    anew: async () => anew,
     async bytes(of) {
       if (!bytesOf) throw new Error('this test knows no bytes of its chunks');
       return bytesOf(of);

@@ -24,10 +24,10 @@ export class ServerLog {
   /** gtid_binlog_state: per domain and server the last sequence; of a domain the last writer last. */
   #state: Gtid[];
 
-  /** `state`: what its first file's list says, as after a purge. */
-  constructor(serverId: number, { state = '' }: { state?: string } = {}) {
+  /** `state`: what its first file's list says, as after a purge. `seconds`: when that was begun. */
+  constructor(serverId: number, { state = '', seconds = 1_700_000_000 + serverId * 100_000 } = {}) {
     this.serverId = serverId;
-    this.#seconds = 1_700_000_000 + serverId * 100_000;
+    this.#seconds = seconds;
     this.#state = state === '' ? [] : state.split(',').map(gtidOf);
     this.#open();
   }

@@ -36,3 +36,14 @@ test('the ends of logs that were left by forks are known, newest first, whatever
   expect(again).toEqual(left);
   expect(reading.mock.calls.length).toBeLessThan(3);
 });
+
+test('where the log last began anew is known, whatever came after', async () => {
+  const { archive } = emptyArchive();
+  const anew = async () => (await headOf(archive, await findEnd(archive, null)))!.anew();
+  await ship(archive, await open(archive), 5);
+  expect(await anew()).toBeNull();
+  await ship(archive, await open(archive, { result: 'reset', at: { ...at(0), incarnation: 'anew' } }), 2);
+  expect(await anew()).toMatchObject({ incarnation: 'anew', offset: 0 });
+  await ship(archive, await open(archive, { at: at(2) }), 3);
+  expect(await anew()).toMatchObject({ incarnation: 'anew', offset: 0 });
+});

@@ -18,8 +18,8 @@ afterEach(async () => {
   for (const each of logs.splice(0)) each.remove();
 });
 
-function server(id: number): ServerLog {
-  const made = new ServerLog(id);
+function server(id: number, options: { seconds?: number } = {}): ServerLog {
+  const made = new ServerLog(id, options);
   logs.push(made);
   return made;
 }
@@ -81,5 +81,42 @@ describe('a dead branch, while the living one has shipped nothing but what both 
     expect(await twinAt(third)(archive.head(), LIVING)).toMatchObject({ result: 'move', allowed: true });
     third.apply('0-2-2');
     expect(await twinAt(third)(archive.head(), LIVING)).toMatchObject({ result: 'move', allowed: true });
+  });
+});
+
+describe('a log that began anew (RESET MASTER)', () => {
+  const JAN_1 = 1_767_225_600;
+
+  test("is not followed by another server's log of before, whose GTIDs are the same", async () => {
+    const seconds = JAN_1;
+    const replica = server(1, { seconds }).apply('0-2-1 0-2-2 0-2-3 0-2-4 0-2-5');
+    const primary = server(2, { seconds });
+    const archive = await archiveOf(primary, ['0-2-1 0-2-2 0-2-3 0-2-4', '0-2-5']);
+    const anew = server(2, { seconds: seconds + 3600 });
+    const reset = await twinAt(anew)(archive.head(), LIVING);
+    expect(reset).toMatchObject({ result: 'reset', allowed: true });
+    archive.open(reset);
+    await archiveOf(anew, ['0-2-1', '0-2-2'], archive);
+    expect(archive.position).toMatchObject({ id: '0-2-2' });
+    for (const facts of [LIVING, REPLICA, null]) {
+      const located = await twinAt(replica)(archive.head(), facts);
+      expect(located).toMatchObject({ allowed: false, reason: expect.stringContaining('RESET MASTER') });
+    }
+    const seeded = server(3, { seconds: seconds + 7200 }).apply('0-2-1 0-2-2 0-2-3');
+    expect(await twinAt(seeded)(archive.head(), REPLICA)).toMatchObject({ result: 'move', allowed: true });
+  });
+
+  test('is not what a server is that was made anew from a backup of its successor', async () => {
+    const archive = await archiveOf(server(2), ['0-2-1', '0-2-2']);
+    const rebuilt = server(2, { seconds: JAN_1 });
+    for (const slavePosition of ['', '0-2-2', '0-1-1,7-1-1']) {
+      const facts = { ...LIVING, slavePosition };
+      expect(await twinAt(rebuilt)(archive.head(), facts)).toMatchObject({ result: 'reset', allowed: true });
+    }
+    // Transactions 3 to 9 are nowhere here.
+    const given = { ...LIVING, slavePosition: '0-1-9' };
+    expect(await twinAt(rebuilt)(archive.head(), given)).toMatchObject({ allowed: false });
+    rebuilt.apply('0-2-10');
+    expect(await twinAt(rebuilt)(archive.head(), given)).toMatchObject({ result: 'gap', allowed: false });
   });
 });

@@ -3,11 +3,11 @@ import type { Head, Located, Witness } from '../source.ts';
 import type { Lineage, Usable } from './binlogs.ts';
 import { errantBeyond } from './errant.ts';
 import type { Branches } from './fork.ts';
-import { isPlace } from './gtid.ts';
+import { isPlace, MariadbGtidState } from './gtid.ts';
 import { binlogNumber } from './index-file.ts';
 import { type Answer, answerFromOther } from './other-server.ts';
 import type { OwnLog } from './pair.ts';
-import type { Segment } from './segment.ts';
+import { createdOf, type Segment } from './segment.ts';
 
 /**
  * How the binlogs here go on from an archive's head (protocol rule 14): of the same server by its bytes, of another by
@@ -66,9 +66,19 @@ async function answerFor(here: LocalLog, head: Head | null, { own, branches }: O
     return { result: 'truncate', at: common.to, allowed: true, reason };
   }
   const answer = withoutCommonPoint(oldest, same, position);
-  // A replica whose data directory was made anew is no log that was started again on purpose.
-  if (answer.result === 'reset' && own.server?.isReplicating) return fromOther();
-  return answer;
+  return answer.result === 'reset' && isMadeAnew(own, position) ? fromOther() : answer;
+}
+
+/**
+ * Whether the data directory was made anew, from a backup of another server: it replicates, or was told to go on after
+ * transactions that the archive does not have. That is no log that was started again on purpose.
+ */
+function isMadeAnew({ server, flavour }: OwnLog, position: Position): boolean {
+  if (server === null || server.isReplicating) return server !== null;
+  if (flavour !== 'mariadb' || isPlace(position.id)) return false;
+  const shipped = new MariadbGtidState(position.id);
+  const given = new MariadbGtidState(server.slavePosition).last();
+  return given.some(({ domain, sequence }) => sequence > (shipped.highestOf(domain) ?? sequence));
 }
 
 /** At the head with the same bytes before it. */
@@ -122,9 +132,6 @@ async function newestCommon(here: LocalLog, head: Head, position: Position): Pro
 function isOlder({ to }: Witness, { header }: Usable): boolean {
   return to.origin === header.origin && createdOf(to.incarnation) < createdOf(header.incarnation);
 }
-
-/** An incarnation begins with the time of the file's first event. */
-const createdOf = (incarnation: string) => incarnation.slice(0, 8);
 
 function withoutCommonPoint(oldest: Usable, same: Usable | null, position: Position): Answer {
   const { segment, header } = oldest;

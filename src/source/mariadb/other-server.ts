@@ -4,6 +4,7 @@ import type { Branches, Divergence } from './fork.ts';
 import { gtidStateFor, gtidText } from './gtid.ts';
 import type { Boundary } from './log-index.ts';
 import { type OwnLog, type Standing, standingOf } from './pair.ts';
+import { createdOf } from './segment.ts';
 import { isLiving } from './server.ts';
 
 /** An answer, and what proves it, for the opening. */
@@ -26,10 +27,9 @@ export async function answerFromOther(
     case 'ahead': {
       const at = own.index.position(atFileStart(standing.at));
       const reason = `${at.segment} has all that was shipped, up to ${end.id || 'its start'}`;
-      const left = own.flavour === 'mariadb' ? await branches.leftEndBeyond(own, head, end.id) : null;
-      if (left === null) return { result: 'move', at, allowed: true, reason, proof };
-      const why = `${reason}, but goes on with a branch that the archive has left before, at ${gtidText(left)}`;
-      return { result: 'fork', at, common: end, allowed: false, reason: why, proof };
+      const against = await whyNotMoved(own, { head, branches, at });
+      if (against === null) return { result: 'move', at, allowed: true, reason, proof };
+      return { result: 'fork', at, common: end, allowed: false, reason: `${reason}, but ${against}`, proof };
     }
     case 'missing':
       return { result: 'gap', at: oldest, allowed: false, reason: standing.why };
@@ -49,6 +49,19 @@ export async function answerFromOther(
       return forkAnswer(own, { oldest, head, branches, why: standing.why, divergences });
     }
   }
+}
+
+/** IDs name the same transactions as in the archive only in the same branch, and the same life, of the log. */
+async function whyNotMoved(
+  own: OwnLog,
+  { head, branches, at }: { head: Head; branches: Branches; at: Position },
+): Promise<string | null> {
+  const anew = await head.anew();
+  if (anew !== null && createdOf(at.incarnation) < createdOf(anew.incarnation)) {
+    return `it was begun before the archive's log began anew (RESET MASTER) with ${anew.segment} of ${anew.origin}`;
+  }
+  const left = own.flavour === 'mariadb' ? await branches.leftEndBeyond(own, head, head.position?.id ?? '') : null;
+  return left && `goes on with a branch that the archive has left before, at ${gtidText(left)}`;
 }
 
 interface Fork {

@@ -254,3 +254,6 @@ export class Segment {
 
 const isList = (type: number) => type === TYPE.gtidList || type === TYPE.mysqlPreviousGtids;
 const listOf = (second: Buffer | null) => (second && isList(eventType(second, 0)) ? second : null);
+
+/** When the file of this incarnation was begun: texts that sort as the times do. */
+export const createdOf = (incarnation: string) => incarnation.slice(0, 8);
