@@ -91,6 +91,10 @@ class Seeker {
     const { range, marginChunks = MARGIN_CHUNKS } = this.#options;
     const spans = await this.#living(outlines);
     if (spans.length === 0) throw new Unclear('no chunk');
+    // A base backup's ID may be of either life of the log: only all of it tells that it names two places.
+    if (range.from !== null && outlines.some(({ opening }) => opening?.result === 'reset')) {
+      throw new Unclear('IDs that begin again');
+    }
     const [next, last] = await Promise.all([this.#firstNew(spans, range.from), this.#target(spans, range.until)]);
     // Nothing new: an end is wanted all the same, since only its bytes tell whether it is there.
     const first = range.from === null ? null : (next ?? last ?? lastOf(spans));
