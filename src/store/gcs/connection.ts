@@ -14,7 +14,8 @@ export interface Timings {
 
 /** The slowest link that large bodies get through: 64 KiB/s each. */
 const SLOWEST_BYTES_PER_MS = 64;
-const MAX_SOCKETS = 64;
+/** As many as a reader asks for at once. */
+const MAX_SOCKETS = 256;
 const MAX_IDLE_SOCKETS = 16;
 /** Shorter than the endpoint waits, so that a connection is not closed from there just when it is used again. */
 const IDLE_MS = 55_000;
