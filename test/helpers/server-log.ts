@@ -15,6 +15,9 @@ export function gtidOf(text: string): Gtid {
   return { domain, server, sequence };
 }
 
+const indexOf = (names: readonly string[]) => names.map((name) => `./${name}\n`).join('');
+const GTID_EVENT = 162;
+
 /** The binlogs of one server of a replication, as it would write them: its own bytes, the GTIDs that a test says. */
 export class ServerLog {
   readonly dir = mkdtempSync(join(tmpdir(), 'shipmate-server-log-'));
@@ -60,20 +63,40 @@ export class ServerLog {
 
   /** Drops all but the newest files. */
   purge(keep = 1): this {
-    const names = readFileSync(join(this.dir, 'binlog.index'), 'utf8').trim().split('\n');
-    writeFileSync(
-      join(this.dir, 'binlog.index'),
-      names
-        .slice(-keep)
-        .map((name) => `${name}\n`)
-        .join(''),
-    );
+    const names = this.#names;
+    writeFileSync(this.#index, indexOf(names.slice(-keep)));
     for (const name of names.slice(0, -keep)) rmSync(join(this.dir, name));
     return this;
   }
 
+  /** The GTIDs of what a reader meets who starts at a place, where an event must start. */
+  gtidsFrom({ segment, offset }: { segment: string; offset: number }): string[] {
+    return this.#names
+      .filter((name) => name >= segment)
+      .flatMap((name) => {
+        const bytes = readFileSync(join(this.dir, name));
+        const gtids: string[] = [];
+        for (let at = name === segment ? Math.max(4, offset) : 4; at < bytes.length; at += bytes.readUInt32LE(at + 9)) {
+          if (bytes[at + 4] !== GTID_EVENT) continue;
+          gtids.push(`${bytes.readUInt32LE(at + 27)}-${bytes.readUInt32LE(at + 5)}-${bytes.readBigUInt64LE(at + 19)}`);
+        }
+        return gtids;
+      });
+  }
+
   remove(): void {
     rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  get #index(): string {
+    return join(this.dir, 'binlog.index');
+  }
+
+  get #names(): string[] {
+    return readFileSync(this.#index, 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => line.slice(2));
   }
 
   get #fields() {
@@ -100,7 +123,7 @@ export class ServerLog {
     const bytes = Buffer.concat([binlog.MAGIC, ...events]);
     bytes[21]! |= 1;
     writeFileSync(this.#path, bytes);
-    appendFileSync(join(this.dir, 'binlog.index'), `./${this.#name(this.#number)}\n`);
+    appendFileSync(this.#index, indexOf([this.#name(this.#number)]));
   }
 
   #write(...events: readonly Buffer[]): void {

@@ -2,11 +2,12 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import type { Position } from '../../src/core/position.ts';
 import { type MariadbSource, openMariadbSource } from '../../src/source/mariadb.ts';
 import { Shipping } from '../contract/source-shipping.ts';
+import { BinlogDir, UUID } from '../helpers/binlog.ts';
 import { headWith } from '../helpers/head.ts';
 import { ServerLog } from '../helpers/server-log.ts';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
-const logs: ServerLog[] = [];
+const logs: { remove(): void }[] = [];
 const opened: MariadbSource[] = [];
 
 afterEach(async () => {
@@ -195,5 +196,37 @@ describe('going back and forth between two servers', () => {
     own.apply('0-1-5');
     await shipping.ship(open(own));
     expect(shipping.position!.id).toBe('0-1-5');
+  });
+});
+
+describe("MySQL's sets of GTIDs", () => {
+  test('move by inclusion: what is purged, missing or of another way is told', async () => {
+    const binlogs = new BinlogDir({ flavour: 'mysql', serverId: 2 });
+    logs.push(binlogs);
+    binlogs.start();
+    for (let n = 0; n < 3; n++) binlogs.transaction();
+    await binlogs.rotate();
+    binlogs.transaction();
+    const source = openMariadbSource({ stream: 'orders', dir: binlogs.dir, flavour: 'mysql', busyPollMs: 5, log });
+    opened.push(source);
+    const locateSet = (id: string) => source.locate(headWith({ position: { ...headAt(id), origin: 'mysql-99' } }));
+    expect(await locateSet(`${UUID}:1-2`)).toMatchObject({ result: 'move', allowed: true, at: { id: `${UUID}:1-2` } });
+    expect(await locateSet(`${UUID}:1-4`)).toMatchObject({ result: 'move', at: { id: `${UUID}:1-4` } });
+    expect(await locateSet(`${UUID}:1-9`)).toMatchObject({
+      result: 'behind',
+      allowed: false,
+      reason: `5 transactions behind: ${UUID}:5-9 are not here yet`,
+    });
+    const other = UUID.replace('3e11', '4e11');
+    const apart = await locateSet(`${UUID}:1-2,${other}:1`);
+    expect([apart.result, apart.allowed]).toEqual(['gap', false]);
+    expect(apart.reason).toContain(`has ${UUID}:3-4 which the archive has not, and lacks ${other}:1`);
+    expect(await locateSet('binlog.000001:1500')).toMatchObject({ result: 'gap', allowed: false });
+    binlogs.purge();
+    expect(await locateSet(`${UUID}:1-2`)).toMatchObject({
+      result: 'gap',
+      reason: `${UUID}:3 are not in the binlogs here any more`,
+    });
+    expect(await locateSet(`${UUID}:1-3`)).toMatchObject({ result: 'move', at: { offset: 0 } });
   });
 });

@@ -81,6 +81,7 @@ export class MysqlGtidState implements GtidState {
   covers(other: GtidState): boolean {
     if (!(other instanceof MysqlGtidState)) return false;
     this.#addRun();
+    other.#addRun();
     for (const [source, wanted] of other.#seen) {
       const seen = this.#seen.get(source) ?? [];
       const isSeen = ({ start, end }: Interval) => seen.some((within) => within.start <= start && within.end >= end);
