@@ -81,12 +81,12 @@ describe('finding the place in the binlogs', () => {
 
   test('what a truncation cut off is dead: it is neither the witness nor a place to go back to', async () => {
     await shipTransactions(3);
-    const dead = bench.shipping.chunks;
-    const [, first] = dead;
-    // The opening's place, while the chain's newest chunks lie beyond it; and those bytes are here again.
-    expect(await locate(headAt(first!.to, dead))).toMatchObject({ result: 'resume', at: first!.to });
+    const [before, first] = bench.shipping.chunks;
+    const head = headAt(first!.to, [before!, first!]);
+    // What was cut off is here again.
+    expect(await locate(head)).toMatchObject({ result: 'resume', at: first!.to });
     truncateSync(join(bench.binlogs.dir, 'binlog.000001'), first!.to.offset - 1);
-    expect(await locate(headAt(first!.to, dead))).toMatchObject({ result: 'truncate', at: dead[0]!.to });
+    expect(await locate(head)).toMatchObject({ result: 'truncate', at: before!.to });
   });
 
   test('nothing in common in a file that looks the same is never guessed at', async () => {

@@ -120,3 +120,40 @@ describe('a log that began anew (RESET MASTER)', () => {
     expect(await twinAt(rebuilt)(archive.head(), given)).toMatchObject({ result: 'gap', allowed: false });
   });
 });
+
+describe('a term that began inside a file and has no chunk yet', () => {
+  test('is gone on with by its own twin after a restart, and by the other', async () => {
+    const old = server(1);
+    const archive = await archiveOf(old, ['0-1-1', '0-1-2']);
+    const promoted = server(2).apply('0-1-1 0-1-2');
+    const moved = await twinAt(promoted)(archive.head(), LIVING);
+    expect(moved).toMatchObject({ result: 'move', allowed: true, at: { origin: 'mariadb-2', id: '0-1-2' } });
+    archive.open(moved);
+    expect(await twinAt(promoted)(archive.head(), LIVING)).toMatchObject({ allowed: true, at: moved.at });
+    expect(await twinAt(old)(archive.head(), REPLICA)).toMatchObject({ result: 'move', at: { origin: 'mariadb-1' } });
+    promoted.apply('0-2-3').rotate();
+    const again = await twinAt(promoted)(archive.head(), LIVING);
+    expect(again).toMatchObject({ allowed: true, at: moved.at });
+    archive.open(again);
+    await archiveOf(promoted, ['0-2-4'], archive);
+    expect(archive.position).toMatchObject({ origin: 'mariadb-2', id: '0-2-4' });
+  });
+
+  test('is gone on with where it is the branch that a fork went to', async () => {
+    const archive = await archiveOf(server(1), ['0-1-1', '0-1-2', '0-1-3']);
+    const promoted = server(2).apply('0-1-1 0-1-2 0-2-3');
+    const forked = await twinAt(promoted)(archive.head(), LIVING);
+    expect(forked).toMatchObject({ result: 'fork', allowed: true });
+    archive.open(forked);
+    expect(await twinAt(promoted)(archive.head(), LIVING)).toMatchObject({ allowed: true, at: forked.at });
+  });
+
+  test('whose server then lost its end to a crash is not taken for what was shipped', async () => {
+    const archive = await archiveOf(server(1), ['0-1-1', '0-1-2']);
+    archive.open(await twinAt(server(2).apply('0-1-1 0-1-2'))(archive.head(), LIVING));
+    const crashed = server(2).apply('0-1-1');
+    expect(await twinAt(crashed)(archive.head(), LIVING)).toMatchObject({ result: 'behind', allowed: false });
+    crashed.apply('0-2-2', { bytes: 5000 });
+    expect(await twinAt(crashed)(archive.head(), LIVING)).toMatchObject({ result: 'fork', at: { id: '0-1-1' } });
+  });
+});

@@ -51,8 +51,10 @@ async function answerFor(here: LocalLog, head: Head | null, { own, branches }: O
     };
   }
   const same = await here.find(position);
-  if (same && (await here.holds(same, position, head))) return goOn(here, same, position);
   const fromOther = () => answerFromOther(own, { oldest: start, head, end: position, branches });
+  // A term began inside a file, and shipped nothing: another server's log tells all that there is, by its GTIDs.
+  if (same && position.offset > 0 && witnessAt(head, position) === null) return fromOther();
+  if (same && (await here.holds(same, position, head))) return goOn(here, same, position);
   if (!same && position.origin !== (await here.origin())) return fromOther();
   if (!same) {
     const successor = await takeUpSuccessor(oldest, head, position);
@@ -104,7 +106,7 @@ async function goOn(here: LocalLog, { segment, header }: Usable, position: Posit
 async function takeUpSuccessor({ segment, header }: Usable, head: Head, position: Position): Promise<Answer | null> {
   const isDirect = segment.number === binlogNumber(position.segment) + 1 && header.origin === position.origin;
   if (!isDirect || position.offset === 0 || isPlace(position.id) || header.startId !== position.id) return null;
-  const witness = await witnessAt(head, position);
+  const witness = witnessAt(head, position);
   if (!witness || witness.openTransaction) return null;
   const reason = `${position.segment} was purged, and ${segment.name} starts with the ID that was shipped last`;
   return { result: 'resume', at: startOf({ segment, header }), allowed: true, reason };
@@ -119,7 +121,7 @@ async function newestCommon(here: LocalLog, head: Head, position: Position): Pro
   const oldestNumber = oldest.segment.number;
   // All here is younger than the head's file (a purge), so that no older chunk can match.
   if (oldestNumber > binlogNumber(position.segment)) return null;
-  for await (const witness of upTo(head, position)) {
+  for await (const witness of head.history()) {
     // What another server's log told in between is here by its GTIDs only.
     if (witness.to.origin !== position.origin) return null;
     if (await here.has(witness)) return witness;
@@ -168,21 +170,9 @@ const startOf = ({ segment, header }: Usable): Position => ({
   id: header.startId,
 });
 
-/** The chain's chunks from the head's back. What was shipped beyond a truncation's opening is dead. */
-async function* upTo(head: Head, position: Position): AsyncIterable<Witness> {
-  let isLiving = position.offset === 0;
-  for await (const witness of head.history()) {
-    isLiving ||= samePlace(witness.to, position);
-    if (isLiving) yield witness;
-  }
-}
-
-/** The chunk that ends at the head. */
-async function witnessAt(head: Head, position: Position): Promise<Witness | null> {
-  if (head.witness && samePlace(head.witness.to, position)) return head.witness;
-  for await (const witness of upTo(head, position)) return samePlace(witness.to, position) ? witness : null;
-  return null;
-}
+/** The chunk that ends at the head; null where a term was opened there, and shipped nothing yet. */
+const witnessAt = ({ witness }: Head, position: Position) =>
+  witness !== null && samePlace(witness.to, position) ? witness : null;
 
 /** The binlogs here, for questions about what they hold. */
 class LocalLog {
@@ -220,7 +210,7 @@ class LocalLog {
   async holds({ segment }: Usable, position: Position, head: Head): Promise<boolean> {
     if (position.offset === 0) return true;
     if ((await segment.measure()) < position.offset) return false;
-    const witness = await witnessAt(head, position);
+    const witness = witnessAt(head, position);
     return witness !== null && (await segment.digest(witness.from.offset, witness.length)) === witness.digest;
   }
 
