@@ -32,8 +32,8 @@ afterEach(async () => {
 /** Both servers as if new, the second a replica of the first; and an empty archive. */
 async function begin({ parallelThreads = 0 } = {}): Promise<{ a: Mariadb; b: Mariadb; shipping: Shipping }> {
   const [a, b] = servers;
+  for (const server of servers) await server.promote();
   for (const server of servers) {
-    await server.promote();
     // A replica that has gone is listed until its server has something to send, which RESET MASTER prevents.
     const dumps = "SELECT id FROM information_schema.processlist WHERE command = 'Binlog Dump'";
     for (const { id } of await server.query(dumps)) await server.query(`KILL ${id}`).catch(() => {});
