@@ -41,7 +41,7 @@ export function askServer(url: string, flavour: Flavour): Promise<ServerFacts> {
   }));
 }
 
-export async function askReplication(query: Query, flavour: Flavour): Promise<Replication[] | null> {
+async function askReplication(query: Query, flavour: Flavour): Promise<Replication[] | null> {
   const rows = await ifPermitted(query(REPLICATION[flavour]));
   return rows?.map(toReplication) ?? null;
 }
