@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { Binlogs } from '../../src/source/mariadb/binlogs.ts';
+import { BinlogCutter } from '../../src/source/mariadb/cutter.ts';
 import { Branches } from '../../src/source/mariadb/fork.ts';
 import { locate } from '../../src/source/mariadb/locate.ts';
 import { LogIndex } from '../../src/source/mariadb/log-index.ts';
@@ -7,6 +8,7 @@ import type { ServerState } from '../../src/source/mariadb/server.ts';
 import { openMariadbSource } from '../../src/source/mariadb.ts';
 import type { Head, Located } from '../../src/source/source.ts';
 import { Shipping } from '../contract/source-shipping.ts';
+import * as binlog from '../helpers/binlog.ts';
 import { ServerLog } from '../helpers/server-log.ts';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
@@ -156,4 +158,19 @@ describe('a term that began inside a file and has no chunk yet', () => {
     crashed.apply('0-2-2', { bytes: 5000 });
     expect(await twinAt(crashed)(archive.head(), LIVING)).toMatchObject({ result: 'fork', at: { id: '0-1-1' } });
   });
+});
+
+test("a MySQL log that begins inside a file is cut by what is new in it: the file's own list lacks what is before", () => {
+  const transaction = (sequence: number) => [
+    binlog.mysqlGtid({ sequence }),
+    binlog.query('BEGIN'),
+    binlog.rows(50),
+    binlog.xid(),
+  ];
+  const start = [binlog.MAGIC, binlog.formatDescription({ flavour: 'mysql' }), binlog.previousGtids([])];
+  const wanted = Buffer.concat(transaction(6));
+  const cutter = new BinlogCutter({ kind: 'id', id: `${binlog.UUID}:1-6` }, `${binlog.UUID}:1-5`);
+  cutter.feed('binlog.000001', Buffer.concat(start));
+  expect(cutter.feed('binlog.000001', Buffer.concat([wanted, ...transaction(7)]))).toBe(wanted.length);
+  expect(cutter.id).toBe(`${binlog.UUID}:1-6`);
 });

@@ -1,4 +1,5 @@
 import { gtidStateOf } from './gtid.ts';
+import { MysqlGtidState } from './mysql-gtid.ts';
 
 /** GTID positions as IDs carry them: of MariaDB the last GTID of each domain, of MySQL a set. */
 
@@ -24,11 +25,11 @@ export function unionOf(a: string, b: string): string {
   return gtidStateOf([...last.values()].join(',')).text();
 }
 
-/** What of a position somebody who has `base` still lacks; of a MySQL set all of it, unless nothing is lacking. */
+/** What of a position somebody who has `base` still lacks. */
 export function remainderOf(id: string, base: string): string {
   const isThere = (gtids: string) => gtidStateOf(base).covers(gtidStateOf(gtids));
-  if (base === '') return id;
-  if (isMysql(id)) return isThere(id) ? '' : id;
+  if (base === '' || isMysql(id) !== isMysql(base)) return id;
+  if (isMysql(id)) return new MysqlGtidState(id).without(new MysqlGtidState(base)).text();
   return gtidsOf(id)
     .filter((gtid) => !isThere(gtid))
     .join(',');
