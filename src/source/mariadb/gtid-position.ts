@@ -1,9 +1,11 @@
 import { gtidStateOf } from './gtid.ts';
-import { MysqlGtidState } from './mysql-gtid.ts';
+import type { MysqlGtidState } from './mysql-gtid.ts';
 
 /** GTID positions as IDs carry them: of MariaDB the last GTID of each domain, of MySQL a set. */
 
 const isMysql = (id: string) => id.includes(':');
+
+const setOf = (id: string) => gtidStateOf(id) as MysqlGtidState;
 
 const gtidsOf = (id: string) => (id === '' ? [] : id.split(','));
 
@@ -29,7 +31,7 @@ export function unionOf(a: string, b: string): string {
 export function remainderOf(id: string, base: string): string {
   const isThere = (gtids: string) => gtidStateOf(base).covers(gtidStateOf(gtids));
   if (base === '' || isMysql(id) !== isMysql(base)) return id;
-  if (isMysql(id)) return new MysqlGtidState(id).without(new MysqlGtidState(base)).text();
+  if (isMysql(id)) return setOf(id).without(setOf(base)).text();
   return gtidsOf(id)
     .filter((gtid) => !isThere(gtid))
     .join(',');
