@@ -14,7 +14,7 @@ import { LogReader } from './mariadb/reader.ts';
 import { ReplicaDuty } from './mariadb/replica-duty.ts';
 import type { Segment } from './mariadb/segment.ts';
 import { isReplica, Server, type ServerState } from './mariadb/server.ts';
-import type { Backlog, LogSlice, LogSource } from './source.ts';
+import type { Backlog, Head, Located, LogSlice, LogSource } from './source.ts';
 import { openTailer } from './tailer.ts';
 
 export interface MariadbSourceOptions {
@@ -71,6 +71,18 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
     );
   };
 
+  /** A log without a past is begun anew only where the server says now that it is no replica that was made anew. */
+  const withoutDoubt = async (located: Located, own: OwnLog, head: Head | null): Promise<Located> => {
+    if (located.result !== 'reset' || server === null) return located;
+    const asked = await own.askServer();
+    if (asked !== null) return locate({ ...own, server: asked }, head, branches);
+    return {
+      ...located,
+      allowed: false,
+      reason: `${located.reason}, but the server does not say whether it replicates`,
+    };
+  };
+
   /** Where this log has the position: there, or in another server's log where its transactions end here. */
   const placeOf = async (current: Lineage, position: Position): Promise<Place | null> => {
     const segment = await sameLife(current, position);
@@ -104,7 +116,7 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
     async locate(head) {
       const lineage = await binlogs.look();
       const own = await ownLog(lineage, (await server?.facts()) ?? null);
-      const located = await locate(own, head, branches);
+      const located = await withoutDoubt(await locate(own, head, branches), own, head);
       const lacking = located.allowed ? await duty?.lacking() : null;
       return lacking ? { ...located, allowed: false, reason: lacking } : located;
     },
