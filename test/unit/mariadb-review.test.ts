@@ -123,6 +123,24 @@ describe('a log that began anew (RESET MASTER)', () => {
   });
 });
 
+describe('a hole in the other server’s own log', () => {
+  test('is a gap: filters left something out, or log_slave_updates was off for a while', async () => {
+    const archive = await archiveOf(server(1), ['0-1-1', '0-1-2']);
+    const here = server(2).apply('0-1-1 0-1-2').rotate().apply('0-1-6 0-1-7');
+    expect(await twinAt(here)(archive.head(), LIVING)).toMatchObject({
+      result: 'gap',
+      allowed: false,
+      reason: '0-1-6 follows 0-1-2 here: what is between them is not in these binlogs',
+    });
+  });
+
+  test('is none before the archive’s end', async () => {
+    const archive = await archiveOf(server(1), ['0-1-1', '0-1-6']);
+    const here = server(2).apply('0-1-1 0-1-6 0-2-7');
+    expect(await twinAt(here)(archive.head(), LIVING)).toMatchObject({ result: 'move', allowed: true });
+  });
+});
+
 describe('a term that began inside a file and has no chunk yet', () => {
   test('is gone on with by its own twin after a restart, and by the other', async () => {
     const old = server(1);

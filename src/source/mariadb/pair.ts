@@ -64,6 +64,13 @@ async function mariadbLack(own: OwnLog, states: MariadbStates): Promise<Standing
     const why = lacks.flatMap((lack) => (lack.kind === worst ? [lack.why] : [])).join('; ');
     return { kind: worst, why };
   }
+  // A server counts without holes: a jump is what filters left out, or what came while log_slave_updates was off.
+  for (const shipped of states.wanted.last()) {
+    const next = await nextOf(own, shipped.domain, shipped.sequence);
+    if (next === null || next.sequence === shipped.sequence + 1n) continue;
+    const why = `${gtidText(next)} follows ${gtidText(shipped)} here: what is between them is not in these binlogs`;
+    return { kind: 'missing', why };
+  }
   for (const { domain } of states.end.last()) {
     if (states.wanted.lastOf(domain) || states.start.lastOf(domain)) continue;
     const first = await firstOf(own, domain);
