@@ -17,6 +17,9 @@ export interface Archives {
   formatOf(stream: StreamConfig): LogFormat;
 }
 
+/** For each read: a quarter of a minute. */
+const ATTEMPTS = 10;
+
 /** Opens nothing yet, and needs of the environment only what the stores that are read need. */
 export async function readArchives(command: Command): Promise<Archives> {
   const config = await readConfig(command, { lazy: true });
@@ -25,7 +28,7 @@ export async function readArchives(command: Command): Promise<Archives> {
     import('../config.ts'),
     import('../codec/decoder.ts'),
     import('../restore/chunks.ts'),
-    import('../restore/patient-store.ts'),
+    import('../archive/patient-store.ts'),
   ]);
   const [{ showProgress }, { demandArchive }] = await Promise.all([
     import('../restore/progress.ts'),
@@ -39,7 +42,7 @@ export async function readArchives(command: Command): Promise<Archives> {
     streams: (name) => (name === undefined ? Object.values(config.streams) : [streamOf(config, name)]),
     async open(stream, storeName = stream.plan.primary) {
       const store = openStore(config, storeName);
-      const reading = patient(store, { signal: new AbortController().signal, onFailure });
+      const reading = patient(store, { signal: new AbortController().signal, attempts: ATTEMPTS, onFailure });
       return new ChunkReader(await demandArchive(reading, stream.name), decoder);
     },
     formatOf: logFormatOf,

@@ -1,4 +1,5 @@
 import { type Opener, openArchive } from '../archive/identity.ts';
+import { patient } from '../archive/patient-store.ts';
 import { pause, retry, within } from '../archive/retry.ts';
 import { type Archive, findEnd, readPlace } from '../archive/walk.ts';
 import type { BlockPool } from '../codec/blocks.ts';
@@ -44,6 +45,8 @@ export interface StreamOptions {
   readonly onChange: () => void;
 }
 
+/** A look at the archive is many reads, and one take-over several looks: a store that fails now and then must not stop it. */
+const READS = { attempts: 4, signal: new AbortController().signal };
 const REMEMBER_MS = 5_000;
 const MEASURE_MS = 1_000;
 
@@ -72,7 +75,8 @@ export class StreamShipper {
     const { coordination, name, node, log, metrics, onChange } = this.#options;
     const opened = await this.#open(signal);
     if (opened === null) return;
-    const { archive, claim } = opened;
+    const { claim } = opened;
+    const archive = { ...opened.archive, store: patient(opened.archive.store, READS) };
     const desk = new Desk({
       stream: name,
       node,

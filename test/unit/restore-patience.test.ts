@@ -1,6 +1,6 @@
 import { buffer } from 'node:stream/consumers';
 import { beforeEach, describe, expect, test } from '@jest/globals';
-import { patient } from '../../src/restore/patient-store.ts';
+import { patient } from '../../src/archive/patient-store.ts';
 import { type Faults, FaultyStore } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
 
@@ -31,7 +31,11 @@ async function names(from: ReturnType<typeof patient>, after?: string): Promise<
 describe('a patient store', () => {
   test('asks again after failures that may pass, and tells of each', async () => {
     const told: unknown[] = [];
-    const reader = patient(new FaultyStore(store, failing(2)), { signal, onFailure: (error) => told.push(error) });
+    const reader = patient(new FaultyStore(store, failing(2)), {
+      signal,
+      attempts: 10,
+      onFailure: (error) => told.push(error),
+    });
     expect((await buffer(await reader.read('dir/a'))).toString()).toBe('a');
     expect((await reader.readStart('dir/b', 10)).toString()).toBe('b');
     expect(await reader.head('dir/c')).toEqual({ key: 'dir/c', size: 1 });
@@ -39,22 +43,31 @@ describe('a patient store', () => {
   });
 
   test('goes on with a listing where it broke off: nothing is left out or comes twice', async () => {
-    const reader = patient(new FaultyStore(store, failing(3)), { signal });
+    const reader = patient(new FaultyStore(store, failing(3)), { signal, attempts: 10 });
     expect(await names(reader)).toEqual(['dir/a', 'dir/b', 'dir/c', 'dir/d']);
     expect(await names(reader, 'dir/b')).toEqual(['dir/c', 'dir/d']);
   });
 
   test('does not wait for what is not there', async () => {
     const told: unknown[] = [];
-    const reader = patient(store, { signal, onFailure: (error) => told.push(error) });
+    const reader = patient(store, { signal, attempts: 10, onFailure: (error) => told.push(error) });
     await expect(reader.read('dir/x')).rejects.toMatchObject({ code: 'NOT_FOUND' });
     expect(told).toEqual([]);
+  });
+
+  test('gives up after so many attempts, with the last failure', async () => {
+    const told: unknown[] = [];
+    const failing = new FaultyStore(store, () => ({ kind: 'before' }));
+    const reader = patient(failing, { signal, attempts: 3, onFailure: (error) => told.push(error) });
+    await expect(reader.head('dir/a')).rejects.toMatchObject({ verdict: 'retry' });
+    expect(told).toHaveLength(2);
   });
 
   test('gives up when it is told to', async () => {
     const stop = new AbortController();
     const reader = patient(new FaultyStore(store, () => ({ kind: 'before' })), {
       signal: stop.signal,
+      attempts: 10,
       onFailure: () => stop.abort(new Error('enough')),
     });
     await expect(reader.head('dir/a')).rejects.toThrow('enough');

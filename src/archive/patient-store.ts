@@ -1,27 +1,27 @@
 import { Readable } from 'node:stream';
-import { pause } from '../archive/retry.ts';
 import { backoffMs } from '../core/backoff.ts';
 import { ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
-
-/** With growing waits: a quarter of a minute in all. */
-const MAX_ATTEMPTS = 10;
+import { pause } from './retry.ts';
 
 export interface PatienceOptions {
   readonly signal: AbortSignal;
+  /** At most, with waits that grow from 50 ms: four take half a second, ten a quarter of a minute. */
+  readonly attempts: number;
   /** Told of each failure that is tried again. */
   readonly onFailure?: (error: unknown) => void;
 }
 
 /**
- * A store for readers that asks again when something fails that may pass, so that a restore of hours outlives a hiccup.
- * A read that breaks off half-way is begun again: bodies are handed out whole.
+ * A store whose reads ask again when something fails that may pass: a walk of many reads gets through a store that fails
+ * every other one, and a restore of hours outlives a hiccup. A read that breaks off half-way is begun again: bodies are
+ * handed out whole.
  */
-export function patient(store: ObjectStore, { signal, onFailure }: PatienceOptions): ObjectStore {
+export function patient(store: ObjectStore, { signal, attempts, onFailure }: PatienceOptions): ObjectStore {
   /** Waits before the next attempt; throws what is not to be tried again. */
   async function wait(error: unknown, attempt: number): Promise<void> {
     const mayPass = error instanceof ShipmateError && error.verdict === 'retry';
-    if (signal.aborted || !mayPass || attempt >= MAX_ATTEMPTS) throw error;
+    if (signal.aborted || !mayPass || attempt >= attempts) throw error;
     onFailure?.(error);
     await pause(backoffMs(attempt), signal);
   }
