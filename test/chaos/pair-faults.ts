@@ -109,7 +109,10 @@ function serverTroubles({ pair, random }: PairTroublesOptions): Trouble[] {
   ];
 }
 
-/** What changes the servers' parts, or takes a host with its daemon. */
+/**
+ * What changes the servers' parts, or takes a host with its daemon; as a DBA does it, only while the twins are ready. One
+ * failover after the other, each server built anew meanwhile, leaves the archive a gap that is none of its making.
+ */
 function failovers({ pair, application }: PairTroublesOptions): Trouble[] {
   const touches = ['server', 'daemons'] as const;
   const rejoins = async () => void (await pair.rejoins());
@@ -123,6 +126,7 @@ function failovers({ pair, application }: PairTroublesOptions): Trouble[] {
       name: 'death of the primary’s host, and a failover',
       touches,
       async begin() {
+        await pair.ready();
         await failOver();
         return rejoins;
       },
@@ -131,6 +135,7 @@ function failovers({ pair, application }: PairTroublesOptions): Trouble[] {
       name: 'death of the primary’s host with a tail that its replica never had, and a failover',
       touches,
       async begin() {
+        await pair.ready();
         await pair.replica.server.stopReplica();
         await delay(500);
         await failOver();
@@ -149,6 +154,7 @@ function failovers({ pair, application }: PairTroublesOptions): Trouble[] {
       name: 'a planned switchover',
       touches: ['server'],
       async begin() {
+        await pair.ready();
         await application.rest();
         await pair.switchOver();
         await application.write();
@@ -168,6 +174,7 @@ function failovers({ pair, application }: PairTroublesOptions): Trouble[] {
       name: 'the primary’s host cut off while it lives on, and a failover',
       touches: ['server', 'daemons', 'network'],
       async begin() {
+        await pair.ready();
         const link = pair.link(pair.primary.daemon);
         link.cut();
         await pair.promote();

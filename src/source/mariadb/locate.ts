@@ -3,7 +3,7 @@ import type { Head, Located, Witness } from '../source.ts';
 import type { Lineage, Usable } from './binlogs.ts';
 import { errantBeyond } from './errant.ts';
 import type { Branches } from './fork.ts';
-import { isPlace, MariadbGtidState } from './gtid.ts';
+import { isPlace } from './gtid.ts';
 import { binlogNumber } from './index-file.ts';
 import { type Answer, answerFromOther } from './other-server.ts';
 import type { OwnLog } from './pair.ts';
@@ -68,20 +68,14 @@ async function answerFor(here: LocalLog, head: Head | null, { own, branches }: O
     return { result: 'truncate', at: common.to, allowed: true, reason };
   }
   const answer = withoutCommonPoint(oldest, same, position);
-  return answer.result === 'reset' && isMadeAnew(own, position) ? fromOther() : answer;
+  return answer.result === 'reset' && isMadeAnew(own) ? fromOther() : answer;
 }
 
 /**
- * Whether the data directory was made anew, from a backup of another server: it replicates, or was told to go on after
- * transactions that the archive does not have. That is no log that was started again on purpose.
+ * Whether the data directory may have been made anew, from a backup of another server: it replicates, or did so before it
+ * was promoted. Then its log is not the archive's, started again on purpose.
  */
-function isMadeAnew({ server, flavour }: OwnLog, position: Position): boolean {
-  if (server === null || server.isReplicating) return server !== null;
-  if (flavour !== 'mariadb' || isPlace(position.id)) return false;
-  const shipped = new MariadbGtidState(position.id);
-  const given = new MariadbGtidState(server.slavePosition).last();
-  return given.some(({ domain, sequence }) => sequence > (shipped.highestOf(domain) ?? sequence));
-}
+const isMadeAnew = ({ server }: OwnLog) => server !== null && (server.isReplicating || server.slavePosition !== '');
 
 /** At the head with the same bytes before it. */
 async function goOn(here: LocalLog, { segment, header }: Usable, position: Position): Promise<Answer> {
