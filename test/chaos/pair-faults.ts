@@ -167,7 +167,7 @@ function failovers({ pair, application }: PairTroublesOptions): Trouble[] {
       async begin() {
         await pair.replica.server.query('CREATE TABLE IF NOT EXISTS shop.errands (note TEXT)');
         await pair.replica.server.query("INSERT INTO shop.errands VALUES ('an errant write')");
-        return rejoins;
+        return async () => void (await pair.rejoins({ anew: true }));
       },
     },
     {

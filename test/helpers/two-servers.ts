@@ -134,13 +134,14 @@ export class TwoServers extends Twins {
   /**
    * The other host comes back as a replica, its daemon too. Where its server has what the primary never had (a lost tail,
    * an errant write) it is built anew from the primary first, as a DBA has to, with its daemon stopped: until it replicates,
-   * an empty log of the same server can't be told from one after RESET MASTER.
+   * an empty log of the same server can't be told from one after RESET MASTER. `anew`: also where that doesn't show, since
+   * replication went on over an errant write.
    */
-  async rejoins(): Promise<{ builtAnew: boolean }> {
+  async rejoins({ anew = false }: { anew?: boolean } = {}): Promise<{ builtAnew: boolean }> {
     const { server, daemon } = this.replica;
     await server.kill9();
     await server.restart();
-    const builtAnew = await this.#hasMore(server);
+    const builtAnew = anew || (await this.#hasMore(server));
     if (builtAnew) {
       if (daemon.running) await daemon.stop();
       await this.#buildAnew(server);
