@@ -104,8 +104,8 @@ describe('a wrong config ends with 2, and names the place', () => {
     ['a wrong type', { ...solo(), cluster: 3 }, 'cluster: must be text', ''],
     [
       'what this version cannot do',
-      { ...solo(), stores: { main: { type: 'gcs', bucket: 'b' } } },
-      'type: gcs is not supported',
+      { ...solo(), stores: { main: { type: 's3', bucket: 'b' } } },
+      'type: s3 is not supported',
       'file',
     ],
   ])('%s', async (_, config, error, hint) => {

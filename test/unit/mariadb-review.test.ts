@@ -126,6 +126,17 @@ describe('a log that began anew (RESET MASTER)', () => {
   });
 });
 
+test('a fork is found where the log came on after the first look, by more chunks than one look remembers', async () => {
+  const gtids = Array.from({ length: 40 }, (_, n) => `0-1-${n + 1}`);
+  const archive = await archiveOf(server(1), gtids);
+  const replica = server(2).apply('0-1-1');
+  const twin = twinAt(replica);
+  // Between its start and START SLAVE a replica looks like a living server.
+  expect(await twin(archive.head(), LIVING)).toMatchObject({ result: 'behind', allowed: false });
+  replica.apply(gtids.slice(1, 39).join(' ')).apply('0-2-40');
+  expect(await twin(archive.head(), LIVING)).toMatchObject({ result: 'fork', allowed: true, common: { id: '0-1-39' } });
+});
+
 describe('a hole in the other server’s own log', () => {
   test('is a gap: filters left something out, or log_slave_updates was off for a while', async () => {
     const archive = await archiveOf(server(1), ['0-1-1', '0-1-2']);

@@ -73,8 +73,15 @@ export class Branches {
     return null;
   }
 
+  /** What was found before, unless this log has come further meanwhile: then a newer chunk is the common one. */
+  async #known(own: OwnLog): Promise<Trunk | null> {
+    if (this.#trunk?.lineage !== own.lineage) return null;
+    const next = this.#trunk.after.find(({ openTransaction }) => !openTransaction);
+    return next && (await holds(own, next.to.id)) ? null : this.#trunk;
+  }
+
   async #trunkOf(own: OwnLog, head: Head): Promise<Trunk | null> {
-    const known = this.#trunk?.lineage === own.lineage ? this.#trunk : null;
+    const known = await this.#known(own);
     const fresh: Witness[] = [];
     let newest: Witness | null = null;
     for await (const witness of head.history()) {
