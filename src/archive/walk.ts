@@ -154,10 +154,9 @@ function readAhead(archive: Archive, from: Place, { maxAhead, endSlot }: { maxAh
 async function beginAt(archive: Archive, hint: Hint): Promise<ChainEnd> {
   const read = await readPlace(archive, hint);
   if (read?.digest === hint.digest) return endAfter(read);
-  if (read === null) {
-    const floor = await readFloor(archive);
-    if (comparePlaces(hint, floor) < 0) return floor;
-  }
+  // Below the floor retention leaves places empty, and a write that was given up long ago may land in one.
+  const floor = await readFloor(archive);
+  if (comparePlaces(hint, floor) < 0) return floor;
   throw new ShipmateError(
     `store ${archive.store.name} went back in time: the archive of stream ${archive.info.stream} reached ` +
       `${placeText(hint)}, but that object is ${read ? 'another one now' : 'not there'}`,

@@ -1,65 +1,7 @@
-import { afterEach, describe, expect, test } from '@jest/globals';
-import { Binlogs } from '../../src/source/mariadb/binlogs.ts';
+import { describe, expect, test } from '@jest/globals';
 import { BinlogCutter } from '../../src/source/mariadb/cutter.ts';
-import { Branches } from '../../src/source/mariadb/fork.ts';
-import { locate } from '../../src/source/mariadb/locate.ts';
-import { LogIndex } from '../../src/source/mariadb/log-index.ts';
-import type { ServerState } from '../../src/source/mariadb/server.ts';
-import { openMariadbSource } from '../../src/source/mariadb.ts';
-import type { Head, Located } from '../../src/source/source.ts';
-import { Shipping } from '../contract/source-shipping.ts';
 import * as binlog from '../helpers/binlog.ts';
-import { ServerLog } from '../helpers/server-log.ts';
-
-const log = { debug() {}, info() {}, warn() {}, error() {} };
-const logs: ServerLog[] = [];
-const closing: { close(): Promise<void> }[] = [];
-
-afterEach(async () => {
-  for (const each of closing.splice(0)) await each.close();
-  for (const each of logs.splice(0)) each.remove();
-});
-
-function server(id: number, options: { seconds?: number } = {}): ServerLog {
-  const made = new ServerLog(id, options);
-  logs.push(made);
-  return made;
-}
-
-const LIVING = { isWritable: true, isReplicating: false } as const;
-const REPLICA = { isWritable: false, isReplicating: true } as const;
-const stateOf = ({ serverId }: ServerLog, facts: Partial<ServerState>): ServerState => ({
-  serverId,
-  isWritable: true,
-  isReplicating: null,
-  isInRing: false,
-  slavePosition: '',
-  ...facts,
-});
-
-/** A twin beside a server, which remembers what it saw; `facts` are what SQL says, null: nothing. */
-function twinAt(here: ServerLog) {
-  const binlogs = new Binlogs({ dir: here.dir, flavour: 'mariadb' });
-  const [index, branches] = [new LogIndex('mariadb'), new Branches()];
-  closing.push(binlogs);
-  return async (head: Head, facts: Partial<ServerState> | null, asked = facts): Promise<Located> => {
-    const stateFor = (told: Partial<ServerState> | null) => told && stateOf(here, told);
-    const own = { lineage: await binlogs.look(), index, flavour: 'mariadb', server: stateFor(facts) } as const;
-    return locate({ ...own, askServer: async () => stateFor(asked) }, head, branches);
-  };
-}
-
-/** An archive of a server's log, a chunk for each run of transactions. */
-async function archiveOf(from: ServerLog, runs: readonly string[], shipping = new Shipping()): Promise<Shipping> {
-  const source = openMariadbSource({ stream: 'orders', dir: from.dir, flavour: 'mariadb', busyPollMs: 5, log });
-  closing.push(source);
-  if (shipping.position) shipping.open(await source.locate(shipping.head()));
-  for (const gtids of runs) {
-    from.apply(gtids);
-    await shipping.ship(source);
-  }
-  return shipping;
-}
+import { archiveOf, LIVING, REPLICA, server, twinAt } from '../helpers/server-twin.ts';
 
 describe('a dead branch, while the living one has shipped nothing but what both share', () => {
   test('does not come back by itself, whatever its server says', async () => {
