@@ -147,6 +147,7 @@ function toConfig(file: ConfigFile): Config {
 }
 
 function absolute(source: SourceConfig): SourceConfig {
+  if (source.type !== 'mariadb' && source.type !== 'mysql') return source;
   return source.index === undefined ? source : { ...source, index: resolve(source.dir, source.index) };
 }
 

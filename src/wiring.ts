@@ -10,6 +10,7 @@ import { Folder } from './coordination/solo/folder.ts';
 import { openSolo } from './coordination/solo.ts';
 import type { Log } from './core/log.ts';
 import { statusReport } from './core/status.ts';
+import { UsageError } from './errors.ts';
 import { createLog, type NodeLog } from './log.ts';
 import { Metrics } from './metrics.ts';
 import { runDaemon } from './ship/daemon.ts';
@@ -60,18 +61,22 @@ export async function openCoordination(config: Config, log: Log): Promise<Coordi
 }
 
 export function openSource(stream: StreamConfig, log: Log): LogSource {
-  const { type: flavour, dir, index, url } = stream.source;
-  const maxSliceBytes = Math.min(SLICE_BYTES, stream.chunk.maxBytes);
-  return openMariadbSource({
+  const { source } = stream;
+  const common = {
     stream: stream.name,
-    dir,
-    ...(index !== undefined && { index }),
-    ...(url !== undefined && { url }),
-    flavour,
     busyPollMs: stream.chunk.maxDelayMs,
-    maxSliceBytes,
+    maxSliceBytes: Math.min(SLICE_BYTES, stream.chunk.maxBytes),
     log,
-  });
+  };
+  switch (source.type) {
+    case 'mariadb':
+    case 'mysql': {
+      const { type: flavour, ...binlogs } = source;
+      return openMariadbSource({ ...common, ...binlogs, flavour });
+    }
+    default:
+      throw new UsageError(`stream ${stream.name}: source type ${source.type} is not supported by this version`);
+  }
 }
 
 /** How a stream's segments are cut and indexed; opens nothing. MariaDB's and MySQL's binlogs have one format. */

@@ -165,8 +165,35 @@ const binlogSource = object({
     .describe('For what only SQL knows: whether the server is writable, replicates, what it purges.'),
 });
 
+const postgresSource = object({
+  type: z.literal('postgres'),
+  dir: path.describe('The data directory; the WAL is in pg_wal below it.'),
+  url: z
+    .url({
+      protocol: /^postgres(ql)?$/,
+      hostname: /^.*$/,
+      error: 'must be a URL such as postgresql://shipmate@/postgres?host=/run/postgresql',
+    })
+    .describe('How to ask the server up to where its WAL is safe; a user with pg_monitor and REPLICATION.'),
+  slot: z
+    .string()
+    .regex(/^[a-z0-9_]{1,63}$/, withHint('is not a valid slot name', 'use lower-case letters, digits and "_"'))
+    .exactOptional()
+    .describe("The physical replication slot; by default shipmate_ and the stream's name."),
+});
+
+const filesSource = object({
+  type: z.literal('files'),
+  dir: path.describe('Where the files are.'),
+  match: z.string().min(1).prefault('*').describe('Which of them: a glob over their names.'),
+  shared: z
+    .boolean()
+    .default(false)
+    .describe('Whether the twins see the same directory; otherwise no twin of another host takes over.'),
+});
+
 const stream = object({
-  source: z.discriminatedUnion('type', [binlogSource]),
+  source: z.discriminatedUnion('type', [binlogSource, postgresSource, filesSource]),
   store: name.exactOptional().describe('Where it goes: a name below "stores". This or "plan".'),
   plan: name.exactOptional().describe('Where it goes: a name below "plans". This or "store".'),
   chunk: object({
@@ -217,4 +244,7 @@ export const configFile = object({
 export type ConfigFile = z.output<typeof configFile>;
 export type StoreConfig = ConfigFile['stores'][string];
 export type SourceConfig = ConfigFile['streams'][string]['source'];
+export type BinlogConfig = z.output<typeof binlogSource>;
+export type PostgresConfig = z.output<typeof postgresSource>;
+export type FilesConfig = z.output<typeof filesSource>;
 export type EtcdConfig = z.output<typeof etcd>;

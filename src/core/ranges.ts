@@ -142,6 +142,10 @@ export class LivingLog {
         this.#endAtTransaction();
         this.#beginRun(at);
         return result;
+      case 'switch':
+        // What was shipped of the old timeline beyond the switch stays: its reader knows by the history file where to leave.
+        this.#beginRun(at);
+        return result;
       case 'reset':
         this.#beginRun(at).anew = true;
         return result;

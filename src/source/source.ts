@@ -125,8 +125,29 @@ export interface LogFormat {
   fileStart?(evidence: Readonly<Record<string, unknown>>): Uint8Array | null;
   /** Files to write beside the segments of one run: for binlogs the index. */
   extras(segments: readonly string[]): { name: string; content: string }[];
+  /**
+   * How long a file must be whose first bytes are these; what is missing at its end is zeros: a WAL segment is always whole.
+   * Null: as long as what was shipped of it.
+   */
+  wholeBytes?(start: Uint8Array): number | null;
+  /** A file for the top of the restored directory that tells the database how to recover from it. */
+  guide?(restored: Restored): { name: string; content: string };
   /** How restored files are applied to a server; left out where the database does that by itself, or nothing can. */
   readonly replay?: Replay;
+}
+
+/** A restored directory. */
+export interface Restored {
+  readonly stream: string;
+  /** Absolute. */
+  readonly directory: string;
+  /** Origin runs in order: their directory below that one (empty: itself), and their files. */
+  readonly runs: readonly {
+    readonly directory: string;
+    readonly origin: string;
+    readonly segments: readonly string[];
+  }[];
+  readonly until: Until;
 }
 
 /** The restored files of one origin run. */

@@ -103,8 +103,10 @@ describe('defaults and forms', () => {
     expect(everything).not.toMatch(/^ *# [a-zA-Z]+:/m);
     const config = read(everything, { environment: { SHIPMATE_DB_PASSWORD: 'pw' } });
     expect(config.node).toBe('db-1');
-    expect(config.streams.orders!.source.url).toBe('mariadb://shipmate:pw@127.0.0.1:3306');
-    expect(config.streams.orders!.source.index).toBe('/var/lib/mysql/binlog.index');
+    expect(config.streams.orders!.source).toMatchObject({
+      url: 'mariadb://shipmate:pw@127.0.0.1:3306',
+      index: '/var/lib/mysql/binlog.index',
+    });
   });
 
   test.each([
@@ -189,7 +191,11 @@ describe('what is wrong is named, with its line', () => {
     ['streams.orders.store', undefined, 'streams.orders: needs exactly one of "store" and "plan"'],
     ['streams.orders.plan', 'gold', 'streams.orders: needs exactly one of "store" and "plan"'],
     ['streams.orders.store', 'mian', '"mian" is not among the stores'],
-    ['streams.orders.source.type', 'mariabd', 'streams.orders.source.type: must be one of mariadb, mysql'],
+    [
+      'streams.orders.source.type',
+      'mariabd',
+      'streams.orders.source.type: must be one of mariadb, mysql, postgres, files',
+    ],
     ['streams.orders.source.url', 'http://h', 'streams.orders.source.url: must be a URL such as'],
     ['plans.gold.primary', 'tape', 'plans.gold.primary: "tape" is not among the stores'],
     ['admin', { listen: 9187 }, 'admin.listen: must be text'],
@@ -256,7 +262,7 @@ describe('environment variables', () => {
     );
     const { stores, streams } = read(config, { environment: { WHERE: 'x', USER_: 'me' } });
     expect(stores.nas).toMatchObject({ path: '/mnt/x/x' });
-    expect(streams.orders!.source.url).toBe('mariadb://me:a$b@h:3306/');
+    expect(streams.orders!.source).toMatchObject({ url: 'mariadb://me:a$b@h:3306/' });
   });
 
   test('a missing one is named with the place that needs it', () => {
