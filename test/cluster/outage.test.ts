@@ -9,7 +9,7 @@ import { type Daemon, prepareDaemon } from '../helpers/daemon.ts';
 import { CREATING } from '../helpers/gcs-double-faults.ts';
 import { type GcsDoubleProcess, spawnGcsDouble } from '../helpers/gcs-double-process.ts';
 import { type Mariadb, startMariadb } from '../helpers/mariadb.ts';
-import { measured, until } from '../helpers/wait.ts';
+import { measured, measuredShare, until } from '../helpers/wait.ts';
 
 /**
  * A store that is away while the database is written to at full load: a minute here, longer by hand:
@@ -86,7 +86,7 @@ test('costs no memory, and is caught up as fast as any backlog', async () => {
     `      measured: ${mib(after)}/s after the outage, ${mib(ordinary)}/s from any backlog; memory ${mib(before)}, at most ${mib(most)}\n`,
   );
   expect(most - before).toBeLessThan(MORE_BYTES);
-  expect(after / ordinary).toBeGreaterThan(SPEED_SHARE);
+  measuredShare('speed after the outage, of that from any backlog', after / ordinary, SPEED_SHARE);
 });
 
 const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;

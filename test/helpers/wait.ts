@@ -44,11 +44,22 @@ export async function until<T>(
  * where others use its processors too, as the load average tells, it is stretched by as much, threefold at most.
  */
 export function measured(what: string, tookMs: number, limitMs: number): void {
-  const crowded = Math.min(3, Math.max(1, loadavg()[0]! / availableParallelism()));
+  const crowded = crowdedness();
   const figures = `${seconds(tookMs)} (at most ${seconds(limitMs)})`;
-  const remark = crowded > 1 ? `, stretched ${crowded.toFixed(1)} times on this busy machine` : '';
-  process.stderr.write(`      measured: ${what}: ${figures}${remark}\n`);
-  if (tookMs > limitMs * crowded) throw new Error(`${what} took ${figures}${remark}`);
+  process.stderr.write(`      measured: ${what}: ${figures}${remark(crowded)}\n`);
+  if (tookMs > limitMs * crowded) throw new Error(`${what} took ${figures}${remark(crowded)}`);
 }
+
+/** The same for one speed as a share of another, measured one after the other. */
+export function measuredShare(what: string, share: number, atLeast: number): void {
+  const crowded = crowdedness();
+  const figures = `${share.toFixed(2)} (at least ${atLeast})`;
+  process.stderr.write(`      measured: ${what}: ${figures}${remark(crowded)}\n`);
+  if (share < atLeast / crowded) throw new Error(`${what} was ${figures}${remark(crowded)}`);
+}
+
+const crowdedness = () => Math.min(3, Math.max(1, loadavg()[0]! / availableParallelism()));
+
+const remark = (crowded: number) => (crowded > 1 ? `, stretched ${crowded.toFixed(1)} times on this busy machine` : '');
 
 const seconds = (ms: number) => `${(ms / 1000).toFixed(3)} s`;
