@@ -47,21 +47,31 @@ export function interpolate(file: unknown, environment: NodeJS.ProcessEnv): Inte
   return { value: within(file, []), missing, problems };
 }
 
+/** A part of a config that a command may do without, and what stands in for it, validly, while the file is checked. */
+interface Part {
+  readonly path: Path;
+  /** Of what the part is in, as the file gives it. */
+  readonly standIn: (parent: object) => unknown;
+}
+
 /**
- * The parts of a config that a command may do without, and a valid stand-in for each while the file is checked. `ls`,
- * say, reads one store and no source, so it needs the variables of that store only.
+ * `ls`, say, reads one store, and of a source nothing but its type: it needs the variables of that store only. A part of
+ * a part comes before it.
  */
-const PARTS: readonly { path: Path; standIn: unknown }[] = [
-  { path: ['node'], standIn: 'unset' },
-  { path: ['cluster'], standIn: 'unset' },
-  { path: ['stateDir'], standIn: '/unset' },
-  { path: ['coordination'], standIn: 'solo' },
-  { path: ['onEtcdLoss'], standIn: 'continue' },
-  { path: ['admin'], standIn: 'off' },
-  { path: ['stores', '*'], standIn: { type: 'file', path: '/unset' } },
-  { path: ['streams', '*', 'source'], standIn: { type: 'mariadb', dir: '/unset' } },
-  { path: ['streams', '*', 'chunk'], standIn: {} },
+const PARTS: readonly Part[] = [
+  { path: ['node'], standIn: () => 'unset' },
+  { path: ['cluster'], standIn: () => 'unset' },
+  { path: ['stateDir'], standIn: () => '/unset' },
+  { path: ['coordination'], standIn: () => 'solo' },
+  { path: ['onEtcdLoss'], standIn: () => 'continue' },
+  { path: ['admin'], standIn: () => 'off' },
+  { path: ['stores', '*'], standIn: () => ({ type: 'file', path: '/unset' }) },
+  { path: ['streams', '*', 'source', 'url'], standIn: (source) => `${scheme(source)}://unset` },
+  { path: ['streams', '*', 'source'], standIn: () => ({ type: 'mariadb', dir: '/unset' }) },
+  { path: ['streams', '*', 'chunk'], standIn: () => ({}) },
 ];
+
+const scheme = (source: object) => ('type' in source && source.type === 'postgres' ? 'postgresql' : 'mariadb');
 
 export function missingProblem({ path, variable }: Missing): Problem {
   return {
@@ -85,12 +95,16 @@ export function withoutMissing(file: unknown, missing: readonly Missing[]) {
       continue;
     }
     const path = one.path.slice(0, part.path.length);
-    define(file, path, { value: part.standIn, enumerable: true, writable: true });
+    define(file, path, (parent) => ({ value: part.standIn(parent), enumerable: true, writable: true }));
     guarded.push({ path, missing: one });
   }
 
+  // What is inside another part first: that one can't be looked into afterwards.
+  guarded.sort((a, b) => b.path.length - a.path.length);
   const guard = (config: object) => {
-    for (const { path, missing: one } of guarded) define(config, path, { get: () => raise(one), enumerable: true });
+    for (const { path, missing: one } of guarded) {
+      define(config, path, () => ({ get: () => raise(one), enumerable: true }));
+    }
   };
   return { problems, guard };
 }
@@ -100,11 +114,11 @@ function raise(missing: Missing): never {
   throw new UsageError(`${pathText(missing.path)}: ${message}`, hint);
 }
 
-function define(root: unknown, path: Path, property: PropertyDescriptor): void {
+function define(root: unknown, path: Path, property: (parent: object) => PropertyDescriptor): void {
   const parent = path.slice(0, -1).reduce<unknown>((node, key) => {
     return typeof node === 'object' && node !== null ? Reflect.get(node, key) : undefined;
   }, root);
   if (typeof parent === 'object' && parent !== null) {
-    Object.defineProperty(parent, path.at(-1)!, { ...property, configurable: true });
+    Object.defineProperty(parent, path.at(-1)!, { ...property(parent), configurable: true });
   }
 }

@@ -165,15 +165,18 @@ const binlogSource = object({
     .describe('For what only SQL knows: whether the server is writable, replicates, what it purges.'),
 });
 
+/** As libpq takes it: with a socket's directory in its query, a URL may have a user and no host. */
+function isPostgresUrl(text: string): boolean {
+  const { protocol } = URL.parse(text.replace(/@(?=[/?]|$)/, '@localhost')) ?? {};
+  return protocol === 'postgresql:' || protocol === 'postgres:';
+}
+
 const postgresSource = object({
   type: z.literal('postgres'),
   dir: path.describe('The data directory; the WAL is in pg_wal below it.'),
   url: z
-    .url({
-      protocol: /^postgres(ql)?$/,
-      hostname: /^.*$/,
-      error: 'must be a URL such as postgresql://shipmate@/postgres?host=/run/postgresql',
-    })
+    .string()
+    .refine(isPostgresUrl, 'must be a URL such as postgresql://shipmate@/postgres?host=/run/postgresql')
     .describe('How to ask the server up to where its WAL is safe; a user with pg_monitor and REPLICATION.'),
   slot: z
     .string()

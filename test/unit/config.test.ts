@@ -3,7 +3,7 @@ import { describe, expect, test } from '@jest/globals';
 import { stringify } from 'yaml';
 import { EXAMPLE } from '../../src/config/example.ts';
 import { parseDuration, parseSize } from '../../src/config/units.ts';
-import { parseConfig, sharedDigest, storeOf, streamOf } from '../../src/config.ts';
+import { type Config, parseConfig, sharedDigest, storeOf, streamOf } from '../../src/config.ts';
 import { UsageError } from '../../src/errors.ts';
 
 interface Raw {
@@ -36,6 +36,11 @@ function changed(path: string, value: unknown, config: Raw = small()): Raw {
   }
   node[keys.at(-1)!] = value;
   return config;
+}
+
+function sourceUrl(config: Config): string | undefined {
+  const { source } = config.streams.orders!;
+  return 'url' in source ? source.url : undefined;
 }
 
 function refusal(config: unknown, options?: { environment?: NodeJS.ProcessEnv; lazy?: boolean }): UsageError {
@@ -280,8 +285,27 @@ describe('environment variables', () => {
     expect(lazy.streams.orders!.plan).toEqual({ primary: 'main' });
     expect(() => storeOf(lazy, 'nas')).toThrow('stores.nas.path: environment variable NOWHERE is not set');
     expect(() => lazy.coordination).toThrow('environment variable ETCD is not set');
-    expect(() => lazy.streams.orders!.source).toThrow('environment variable PW is not set');
+    expect(() => sourceUrl(lazy)).toThrow('streams.orders.source.url: environment variable PW is not set');
     expect(() => lazy.streams.orders!.chunk).toThrow('environment variable SIZE is not set');
+  });
+
+  test.each([
+    ['mariadb', 'mariadb://x:'],
+    ['mysql', 'mysql://x:'],
+  ])('a command that reads a source’s type alone needs none of %s’s', (type, start) => {
+    const source = { type, dir: '/data', url: `${start}${env('PW')}@h/` };
+    const lazy = read(changed('streams.orders.source', source), { lazy: true });
+    expect(lazy.streams.orders!.source.type).toBe(type);
+    expect(() => sourceUrl(lazy)).toThrow('streams.orders.source.url: environment variable PW is not set');
+  });
+
+  test('a source that lacks more than its URL is missing as a whole', () => {
+    const source = { type: 'mysql', dir: `/${env('WHERE')}`, url: env('URL') };
+    const lazy = read(changed('streams.orders.source', source), { lazy: true });
+    expect(() => lazy.streams.orders!.source).toThrow('environment variable WHERE is not set');
+    const reversed = { type: 'mysql', url: env('URL'), dir: `/${env('WHERE')}` };
+    const again = read(changed('streams.orders.source', reversed), { lazy: true });
+    expect(() => again.streams.orders!.source).toThrow('environment variable WHERE is not set');
   });
 
   test('what every command needs must be there even then', () => {
