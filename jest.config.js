@@ -1,4 +1,4 @@
-/** Unit and contract tests run beside each other; those that start servers and measure take turns (package.json). */
+/** Test files run beside each other, but for those that measure times: they take turns (`test:timed` in package.json). */
 export default {
   testEnvironment: 'node',
   extensionsToTreatAsEsm: ['.ts'],

@@ -40,8 +40,9 @@ export async function until<T>(
 }
 
 /**
- * Prints a measured time beside its limit, and throws when it is beyond. The limit is for a machine that does this alone:
- * where others use its processors too, as the load average tells, it is stretched by as much, threefold at most.
+ * Prints a measured time beside its limit, and throws when it is beyond. A test file that calls this runs alone (`npm run
+ * test:timed` finds it by that), and the limit is for a machine that does nothing else: where others use its processors
+ * too, as the load average tells, it is stretched by as much, threefold at most.
  */
 export function measured(what: string, tookMs: number, limitMs: number): void {
   const crowded = crowdedness();
