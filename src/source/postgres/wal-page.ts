@@ -1,3 +1,5 @@
+import { isSegmentSize } from './wal-name.ts';
+
 /** The header of a WAL page; all numbers little-endian, as on every machine that Shipmate runs on. */
 export interface PageHeader {
   /** Of PostgreSQL's major version. */
@@ -36,6 +38,10 @@ export const SHORT_HEADER_BYTES = 24;
 export const LONG_HEADER_BYTES = 40;
 const INFO = { continuesRecord: 0x1, isLong: 0x2 };
 
+/** How long the header is whose first `got` bytes are these; a long one shows only after some of them. */
+export const headerBytesOf = (header: Uint8Array, got = header.length) =>
+  got > AT.info && (header[AT.info]! & INFO.isLong) !== 0 ? LONG_HEADER_BYTES : SHORT_HEADER_BYTES;
+
 /** The header at `at`; null where none lies there, or not all of it. */
 export function readPageHeader(bytes: Uint8Array, at = 0): PageHeader | null {
   if (bytes.length - at < SHORT_HEADER_BYTES) return null;
@@ -44,15 +50,20 @@ export function readPageHeader(bytes: Uint8Array, at = 0): PageHeader | null {
   const info = view.getUint16(AT.info, true);
   const isLong = (info & INFO.isLong) !== 0;
   if (version === undefined || (isLong && view.byteLength < LONG_HEADER_BYTES)) return null;
+  const long = isLong ? readLong(view) : null;
+  if (long && !(isSegmentSize(long.segmentBytes) && isPageSize(long.pageBytes))) return null;
   return {
     version,
     timeline: view.getUint32(AT.timeline, true),
     lsn: view.getBigUint64(AT.lsn, true),
     remainingBytes: (info & INFO.continuesRecord) === 0 ? 0 : view.getUint32(AT.remaining, true),
     headerBytes: isLong ? LONG_HEADER_BYTES : SHORT_HEADER_BYTES,
-    long: isLong ? readLong(view) : null,
+    long,
   };
 }
+
+/** As PostgreSQL can be built: powers of two from 1 to 64 KiB. */
+const isPageSize = (bytes: number) => bytes >= 1 << 10 && bytes <= 1 << 16 && Number.isInteger(Math.log2(bytes));
 
 const readLong = (view: DataView): LongHeader => ({
   systemId: view.getBigUint64(AT.systemId, true).toString(),
