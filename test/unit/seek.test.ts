@@ -131,7 +131,7 @@ describe('a range of the archive', () => {
         await shipHistory(random, archive);
         await compareRanges(random, archive, found);
       }),
-      { numRuns: 8 },
+      { numRuns: 6 },
     );
     // Many of these logs began anew: then a range from an ID on takes a walk.
     expect(found.sought).toBeGreaterThan(found.all * 0.05);
@@ -146,9 +146,9 @@ describe('a range of the archive', () => {
           await compareRanges(random, await demandArchive(store, 'orders'), found);
         }
       }),
-      { numRuns: 12 },
+      { numRuns: 10 },
     );
-    expect(found.sought).toBeGreaterThan(found.all * 0.6);
+    expect(found.sought).toBeGreaterThan(found.all * 0.75);
   });
 });
 
@@ -179,12 +179,17 @@ async function* livesOf(random: () => number): AsyncGenerator<MemoryStore> {
   yield world.store.copy();
 }
 
-/** Compares ranges all over an archive that nobody writes to. */
+/** Fewer pieces than this are read as soon as looked for. */
+const WORTH_SEEKING_PIECES = 10;
+
+/** Compares ranges all over an archive that nobody writes to; counts those that were sought where that is worth it. */
 async function compareRanges(random: () => number, archive: Archive, found: { sought: number; all: number }) {
   const whole = await readAll(archive);
+  const isWorthIt = flat(whole.reader.living.runs).length >= WORTH_SEEKING_PIECES;
   for (const range of ranges(random, 25)) {
     const part = await readRange(archive, range);
     compare(whole, part.reading, range);
+    if (!isWorthIt) continue;
     found.all++;
     if (part.found) found.sought++;
   }
