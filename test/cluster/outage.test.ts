@@ -12,10 +12,10 @@ import { type Mariadb, startMariadb } from '../helpers/mariadb.ts';
 import { measured, measuredShare, until } from '../helpers/wait.ts';
 
 /**
- * A store that is away while the database is written to at full load: a minute here, longer by hand:
+ * A store that is away while the database is written to at full load: most of a minute here, longer by hand:
  * SHIPMATE_OUTAGE_SECONDS=1800 npm run jest -- test/cluster/outage
  */
-const SECONDS = Number(process.env.SHIPMATE_OUTAGE_SECONDS ?? 60);
+const SECONDS = Number(process.env.SHIPMATE_OUTAGE_SECONDS ?? 40);
 /** What a daemon may take more than at rest: a window of encoded chunks, and its pool of blocks, full at once. */
 const MORE_BYTES = 150 * 2 ** 20;
 /** …and more than it takes a few seconds into the outage, however long that lasts. */
@@ -24,7 +24,7 @@ const FULL_AFTER_SECONDS = 15;
 const SPEED_SHARE = 0.8;
 const BUCKET = 'archive';
 const ROW_BYTES = 100_000;
-const ROWS_PER_SECOND = 100;
+const ROWS_PER_SECOND = 150;
 /** What no codec makes smaller: rows are parts of it. */
 const NOISE = randomBytes(8 << 20);
 /** Uploads that were under way when the outage ended wait for their next attempt: the speed is that of those behind. */
