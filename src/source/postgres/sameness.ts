@@ -1,0 +1,78 @@
+import { samePlace } from '../../core/position.ts';
+import type { Head, Witness } from '../source.ts';
+import { livingEnd, type OwnLog } from './own-log.ts';
+import { isInHistory, type Timeline } from './timelines.ts';
+import { WalScanner } from './wal-records.ts';
+
+/** What comparing an archive's chunks with the WAL here has shown. */
+export interface Comparison {
+  /** Whether some chunk is here in other bytes. */
+  readonly differs: boolean;
+  /** The newest chunk before which nothing differs; null: none that is here. */
+  readonly common: Witness | null;
+}
+
+/** Chunks without a transaction may be equal by chance; so many are looked at for one that can't. */
+const MAX_CHUNKS = 1000;
+const SCAN_PIECE_BYTES = 1 << 18;
+
+/**
+ * Compares an archive with the WAL here. Two servers that were promoted alone at the same place may have written equal
+ * history files, and equal bytes behind them: zeros after a log switch, records of an idle server. So at first it goes
+ * back to a chunk that tells them apart, one with a commit (which has a time in microseconds), or to the timeline's
+ * beginning; from then on the last chunk is enough.
+ */
+export class Sameness {
+  #proven = '';
+  #seen: Witness | null = null;
+
+  /** Something may have been put in the place of what was compared. */
+  forget(): void {
+    this.#proven = '';
+    this.#seen = null;
+  }
+
+  /** `timeline`: the head's, which is of this server's history too. */
+  async compare(own: OwnLog, head: Head, timeline: Timeline): Promise<Comparison> {
+    const name = `${own.descent.originOf(timeline)} ${timeline.incarnation}`;
+    const newest = head.witness;
+    if (newest && this.#seen && isSame(newest, this.#seen)) return { differs: false, common: newest };
+    let differs = false;
+    let common: Witness | null = null;
+    let count = 0;
+    for await (const chunk of head.history()) {
+      if (own.descent.find(chunk.to) !== timeline || count++ === MAX_CHUNKS) break;
+      if (isInHistory(chunk.to) || own.descent.lsnOf(chunk.to) > livingEnd(own, timeline)) continue;
+      const isHere = await own.wal.has(chunk);
+      if (isHere === null) continue;
+      if (!isHere) [differs, common] = [true, null];
+      else common ??= chunk;
+      if (isHere && (this.#proven === name || (await holdsCommit(own, chunk)))) break;
+    }
+    if (!differs && common !== null) {
+      this.#proven = name;
+      this.#seen = newest && isSame(newest, common) ? newest : null;
+    }
+    return { differs, common };
+  }
+}
+
+const isSame = (a: Witness, b: Witness) => a.digest === b.digest && samePlace(a.from, b.from) && samePlace(a.to, b.to);
+
+async function holdsCommit({ wal, descent }: OwnLog, { from, length }: Witness): Promise<boolean> {
+  let found = false;
+  const scanner = new WalScanner(() => {
+    found = true;
+  });
+  const start = descent.lsnOf(from);
+  const buffer = Buffer.allocUnsafe(Math.min(length, SCAN_PIECE_BYTES));
+  await wal.use(from.segment, async (file) => {
+    for (let done = 0; done < length && !found; ) {
+      const read = await file.read(buffer, Math.min(buffer.length, length - done), from.offset + done);
+      if (read === 0) break;
+      scanner.feed(start + BigInt(done), buffer.subarray(0, read));
+      done += read;
+    }
+  });
+  return found;
+}
