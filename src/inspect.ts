@@ -6,7 +6,8 @@ import type { Coordination } from './coordination/coordination.ts';
 import { messageOf, ShipmateError } from './errors.ts';
 import { createLog } from './log.ts';
 import type { Finding, LogSource } from './source/source.ts';
-import { inspectBackend, openCoordination, openSource, openStore } from './wiring.ts';
+import { openStore } from './wiring/stores.ts';
+import { inspectBackend, openCoordination, openSource } from './wiring.ts';
 
 /** A finding, and what it is about: `etcd`, `store main`, `stream orders`. */
 export interface About extends Finding {
@@ -74,7 +75,7 @@ async function inspectStore(config: Config, name: string, stream: string): Promi
 }
 
 async function inspectCreating(config: Config, name: string, stream: string): Promise<Finding[]> {
-  const store = openStore(config, name);
+  const store = await openStore(config, name);
   const key = await raceProbe(store, stream, AbortSignal.timeout(30_000));
   await store.delete([key]).catch(() => {}); // the daemon needs no right to delete
   const capacity = await store.capacity();
@@ -88,7 +89,7 @@ async function inspectStream(
   source: LogSource,
   coordination: Coordination,
 ): Promise<Finding[]> {
-  const archive = await readArchive(openStore(config, plan.primary), name);
+  const archive = await readArchive(await openStore(config, plan.primary), name);
   if (archive === null) {
     return [
       ...(await source.inspect()),

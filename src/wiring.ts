@@ -20,21 +20,14 @@ import { mariadbFormat } from './source/mariadb/format.ts';
 import { openMariadbSource } from './source/mariadb.ts';
 import type { Finding, LogFormat, LogSource } from './source/source.ts';
 import { countedStore } from './store/counted.ts';
-import { openFileStore } from './store/file.ts';
-import { openGcsStore } from './store/gcs.ts';
 import type { ObjectStore } from './store/store.ts';
 import { version } from './version.ts';
+import { openStore } from './wiring/stores.ts';
 
 /** A slice of the log, at most; a chunk's block holds at least one. */
 const SLICE_BYTES = 1 << 20;
 /** Plain bytes of all streams together that may wait for their encoding, at the least. */
 const POOL_BYTES = 32 << 20;
-
-/** A store of the config by its name. */
-export function openStore(config: Config, name: string): ObjectStore {
-  const store = storeOf(config, name);
-  return store.type === 'gcs' ? openGcsStore({ name, ...store }) : openFileStore({ name, ...store });
-}
 
 /** What `check` says of a store beyond what every store must do. */
 export async function inspectBackend(config: Config, name: string): Promise<Finding[]> {
@@ -95,7 +88,7 @@ export async function withOpener<T>(
   const source = openSource(stream, createLog({ node: config.node, level: 'error' }));
   try {
     return await use({
-      store: openStore(config, stream.plan.primary),
+      store: await openStore(config, stream.plan.primary),
       stream: name,
       cluster: config.cluster,
       node: config.node,
@@ -143,11 +136,12 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   const blockBytes = Math.max(SLICE_BYTES, ...streams.map(({ chunk }) => chunk.maxBytes));
   // Each stream gathers in one block; beyond that, enough for the encoder's threads to stay busy.
   const pool = openBlockPool({ blockBytes, maxBytes: Math.max(POOL_BYTES, (streams.length + 2) * blockBytes) });
-  const shippers = streams.map((stream) => {
+  const stores = await Promise.all(streams.map(({ plan }) => openStore(config, plan.primary)));
+  const shippers = streams.map((stream, index) => {
     const streamLog = log.child({ stream: stream.name });
     const source = openSource(stream, streamLog);
     sources.push(source);
-    const store = decorateStore(openStore(config, stream.plan.primary));
+    const store = decorateStore(stores[index]!);
     const streamMetrics = metrics.stream(stream.name);
     return new StreamShipper({
       name: stream.name,

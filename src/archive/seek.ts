@@ -24,11 +24,14 @@ export interface Stretch {
   readonly upTo: Place | null;
 }
 
+/** What a log's IDs and openings must tell. */
+export type SeekFormat = Pick<LogFormat, 'covers' | 'fileStart'>;
+
 export interface Seek {
   readonly archive: Archive;
   readonly floor: ChainEnd;
   readonly range: Range;
-  readonly format: LogFormat;
+  readonly format: SeekFormat;
   /** Chunks behind the target: what a chunk tells of its times is no more than its first and last event's. */
   readonly marginChunks?: number;
 }
@@ -78,7 +81,7 @@ export async function seek(options: Seek): Promise<Stretch | null> {
 class Seeker {
   readonly #options: Seek;
   readonly #archive: Archive;
-  readonly #format: LogFormat;
+  readonly #format: SeekFormat;
   readonly #read = new Map<string, Promise<Read<Chunk>>>();
 
   constructor(options: Seek) {

@@ -13,9 +13,12 @@ export function defineAdopt(command: Command): void {
       requireTerminal({ yes });
       await withCoordination(command, async (coordination, config) => {
         const name = streamOf(config, stream).plan.primary;
-        const { openStore, withOpener } = await import('../wiring.ts');
+        const [{ openStore }, { withOpener }] = await Promise.all([
+          import('../wiring/stores.ts'),
+          import('../wiring.ts'),
+        ]);
         const { adoptArchive, readArchive } = await import('../archive/identity.ts');
-        const found = await readArchive(openStore(config, name), stream);
+        const found = await readArchive(await openStore(config, name), stream);
         print(
           found
             ? `Store ${name} holds archive ${found.info.archive} of ${stream}, made by node ${found.info.node} of cluster ` +

@@ -23,13 +23,15 @@ const ATTEMPTS = 10;
 /** Opens nothing yet, and needs of the environment only what the stores that are read need. */
 export async function readArchives(command: Command): Promise<Archives> {
   const config = await readConfig(command, { lazy: true });
-  const [{ openStore, logFormatOf }, { streamOf }, { openDecoder }, { ChunkReader }, { patient }] = await Promise.all([
-    import('../wiring.ts'),
-    import('../config.ts'),
-    import('../codec/decoder.ts'),
-    import('../restore/chunks.ts'),
-    import('../archive/patient-store.ts'),
-  ]);
+  const [{ openStore }, { logFormatOf }, { streamOf }, { openDecoder }, { ChunkReader }, { patient }] =
+    await Promise.all([
+      import('../wiring/stores.ts'),
+      import('../wiring.ts'),
+      import('../config.ts'),
+      import('../codec/decoder.ts'),
+      import('../restore/chunks.ts'),
+      import('../archive/patient-store.ts'),
+    ]);
   const [{ showProgress }, { demandArchive }] = await Promise.all([
     import('../restore/progress.ts'),
     import('../restore/reading.ts'),
@@ -41,7 +43,7 @@ export async function readArchives(command: Command): Promise<Archives> {
     progress: showProgress(process.stderr),
     streams: (name) => (name === undefined ? Object.values(config.streams) : [streamOf(config, name)]),
     async open(stream, storeName = stream.plan.primary) {
-      const store = openStore(config, storeName);
+      const store = await openStore(config, storeName);
       const reading = patient(store, { signal: new AbortController().signal, attempts: ATTEMPTS, onFailure });
       return new ChunkReader(await demandArchive(reading, stream.name), decoder);
     },

@@ -192,3 +192,23 @@ export type Until =
   | { readonly kind: 'latest' }
   | { readonly kind: 'time'; readonly ms: number }
   | { readonly kind: 'id'; readonly id: string };
+
+/** Files that a database asks for by name alone when it recovers, one after the other: WAL. */
+export interface FilesByName {
+  /** `segment` and `history` are files of the log, `never` none that an archive of it holds; null: no such name. */
+  kindOf(name: string): 'segment' | 'history' | 'never' | null;
+  /** Whether nothing of the file lies before the place; of a file of an older timeline that can't be told so. */
+  isBehind(name: string, place: Position): boolean;
+  /** How long each segment's file is, as a place in one tells; null where it does not. */
+  segmentBytesAt(place: Position): number | null;
+  /** The same by the file's first bytes; null where they are not such. */
+  segmentBytesIn(start: Uint8Array): number | null;
+  /** The IDs at a segment's ends. */
+  span(segment: string, segmentBytes: number): { readonly from: string; readonly to: string };
+  /** Whether a log that stands at `id` has all that `target` names. */
+  covers(id: string, target: string): boolean;
+  /** Whether the ID lies further on than the other, whatever their timelines. */
+  isFurther(id: string, than: string): boolean;
+  /** The ID so many bytes further on. */
+  further(id: string, bytes: number): string;
+}

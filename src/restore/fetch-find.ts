@@ -1,0 +1,297 @@
+import { readOutline } from '../archive/outline.ts';
+import { type Hole, type Reading, readFromFloor, readToEnd } from '../archive/reader.ts';
+import { type Range, seek } from '../archive/seek.ts';
+import { type Archive, findEnd, readFloor, readPlace } from '../archive/walk.ts';
+import type { ChainEnd, Met } from '../core/chain.ts';
+import { type Chunk, placeIn, type Read } from '../core/header.ts';
+import { comparePlaces, placeText } from '../core/keys.ts';
+import type { Position } from '../core/position.ts';
+import { LivingLog, type Piece, type Run, type Segment } from '../core/ranges.ts';
+import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
+import type { FilesByName } from '../source/source.ts';
+import { type ChunkReader, notWhole } from './chunks.ts';
+
+/** A file of the log as the archive has it. */
+export interface FoundFile {
+  readonly name: string;
+  readonly pieces: readonly Pick<Piece, 'place' | 'digest' | 'chunkLength' | 'length' | 'offset' | 'witness'>[];
+  /** In the archive. */
+  readonly length: number;
+  /** Of the whole file: what is missing at its end was never written, and is zeros. */
+  readonly fileBytes: number;
+}
+
+/** Proof that the archive holds nothing of the file; anything less is an error. */
+export interface Absent {
+  readonly absent: string;
+}
+
+/**
+ * Finds the newest living life of a segment, or a history file of any life, by the chain's headers; of the chain only what
+ * lies about it is read. Throws ArchiveNotWhole where a gap, a hole or damage keeps from telling.
+ */
+export async function findFile(chunks: ChunkReader, name: string, files: FilesByName): Promise<FoundFile | Absent> {
+  try {
+    const search = new FileSearch(chunks, files);
+    return files.kindOf(name) === 'history' ? await search.history(name) : await search.segment(name);
+  } catch (error) {
+    throw notWhole(error);
+  }
+}
+
+/** The living log of a range of IDs, whole segments of it at its beginning. */
+export async function readRange(archive: Archive, files: FilesByName, { from, until }: Range): Promise<RangeReading> {
+  return readFromFloor(
+    archive,
+    (start) => new RangeReader(start),
+    (floor) => seek({ archive, floor, range: { from, until }, format: files, marginChunks: 0 }),
+  );
+}
+
+export type RangeReading = Reading<RangeReader>;
+
+class RangeReader {
+  readonly living: LivingLog;
+
+  constructor(from: ChainEnd) {
+    this.living = new LivingLog(from.position);
+  }
+
+  meet(met: Met, read: Read): void {
+    if (met !== 'foreign') this.living.add(read);
+  }
+}
+
+/** How long each of the log's segments is. Reads payload where the place of the head does not tell. */
+export async function segmentBytesOf(chunks: ChunkReader, head: Position, files: FilesByName): Promise<number> {
+  const known = files.segmentBytesAt(head);
+  if (known !== null) return known;
+  const newest = await readRange(chunks.archive, files, { from: head.id, until: { kind: 'latest' } });
+  const oldest = new RangeReader(await readFloor(chunks.archive));
+  await readToFirst(chunks.archive, oldest);
+  for (const { segment } of [...livingSegments(newest), ...livingSegments({ reader: oldest })]) {
+    const first = segment.pieces[0]!;
+    if (files.kindOf(segment.name) !== 'segment' || segment.offset > 0) continue;
+    const told = files.segmentBytesIn((await chunks.read(first)).bytes);
+    if (told !== null) return told;
+  }
+  throw new ShipmateError(`the archive of stream ${chunks.archive.info.stream} does not tell how long a segment is`, {
+    code: 'NO_SEGMENT_SIZE',
+    hint: 'it holds no segment from its start on: "shipmate verify" tells more',
+  });
+}
+
+/** The archive's first objects: a history file, and a segment. */
+async function readToFirst(archive: Archive, reader: RangeReader): Promise<void> {
+  const floor = await readFloor(archive);
+  const upTo = { term: floor.term, slot: floor.slot + HISTORY_CHUNKS };
+  await readToEnd(archive, floor, (met, read) => reader.meet(met, read), upTo);
+}
+
+class FileSearch {
+  readonly #chunks: ChunkReader;
+  readonly #archive: Archive;
+  readonly #files: FilesByName;
+
+  constructor(chunks: ChunkReader, files: FilesByName) {
+    this.#chunks = chunks;
+    this.#archive = chunks.archive;
+    this.#files = files;
+  }
+
+  async segment(name: string): Promise<FoundFile | Absent> {
+    const { head, hole } = await this.#head();
+    const { position } = head;
+    if (position === null || this.#files.isBehind(name, position)) {
+      if (hole !== null) throw this.#missing(hole);
+      return absent(position === null ? 'nothing was shipped yet' : `the archive ends at ${position.id}`);
+    }
+    const fileBytes = await segmentBytesOf(this.#chunks, position, this.#files);
+    const { from, to } = this.#files.span(name, fileBytes);
+    await this.#demandSwitched(head, to);
+    const reading = await readRange(this.#archive, this.#files, { from, until: { kind: 'id', id: to } });
+    const all = livingSegments(reading);
+    const at = all.findLastIndex(({ segment }) => segment.name === name);
+    if (at === -1) return this.#notLiving(reading, from);
+    const { segment } = all[at]!;
+    if (segment.offset > 0 || segment.length > fileBytes) throw this.#torn(segment);
+    if (segment.length < fileBytes && !isRestUnwritten(reading, all, at)) {
+      if (reading.hole !== null) throw this.#missing(reading.hole);
+      throw this.#torn(segment);
+    }
+    return { name, pieces: segment.pieces, length: segment.length, fileBytes };
+  }
+
+  /** Of any life: the server asks for one after the other, to find the newest timeline, beyond those that were left. */
+  async history(name: string): Promise<FoundFile | Absent> {
+    const { head, hole } = await this.#head();
+    const lives = await this.#livesOf(name);
+    const life = lives.length > 1 ? await this.#newestLiving(lives) : lives[0];
+    if (life !== undefined) return fileOf(name, life);
+    if (hole !== null) throw this.#missing(hole);
+    return absent(head.position === null ? 'nothing was shipped yet' : `the archive ends at ${head.position.id}`);
+  }
+
+  /** The chain's present end. */
+  async #head(): Promise<{ head: ChainEnd; hole: Hole | null }> {
+    const { end, hole } = await readToEnd(this.#archive, await findEnd(this.#archive, null), () => {});
+    return { head: end, hole };
+  }
+
+  /** Complete ones, newest first. */
+  async #livesOf(name: string): Promise<Read<Chunk>[][]> {
+    const lives = new Lives(name);
+    const outlines = await readOutline(this.#archive, await readFloor(this.#archive));
+    if (outlines === null) {
+      await readFromFloor(this.#archive, () => lives.clear());
+      return lives.complete();
+    }
+    // A timeline's first term begins with its history file.
+    const begun = outlines.filter(({ opening }) => opening?.at?.segment === name && opening.at.offset === 0);
+    for (const { start, term } of begun) {
+      const upTo = { term, slot: HISTORY_CHUNKS };
+      const meet = lives.meet.bind(lives);
+      const { end } = await readToEnd(this.#archive, start, meet, upTo);
+      // Begun by a master that died at once, and gone on with by the next ones.
+      if (!lives.isComplete) await readToEnd(this.#archive, end, meet);
+    }
+    return lives.complete();
+  }
+
+  async #newestLiving(lives: readonly Read<Chunk>[][]): Promise<Read<Chunk>[]> {
+    const { id } = lives[0]![0]!.header.to;
+    const range: Range = { from: this.#files.further(id, -1), until: { kind: 'id', id } };
+    const { reader } = await readRange(this.#archive, this.#files, range);
+    const living = reader.living.runs.flatMap(({ segments }) => segments.map(({ incarnation }) => incarnation));
+    return lives.find(([first]) => living.includes(first!.header.from.incarnation)) ?? lives[0]!;
+  }
+
+  /**
+   * While the archive goes over to another timeline, of which it has less than what both timelines have in common, recovery
+   * would go on along the timeline that is left.
+   */
+  async #demandSwitched({ position, last }: ChainEnd, segmentEndId: string): Promise<void> {
+    const term = last?.term;
+    const opening = term === undefined ? null : (await readPlace(this.#archive, { term, slot: 0 }))?.header;
+    if (position === null || opening?.kind !== 'opening' || !opening.at) return;
+    if (this.#files.kindOf(opening.at.segment) !== 'history') return;
+    const isBefore = position.segment === opening.at.segment || this.#files.isFurther(opening.at.id, position.id);
+    if (!isBefore || !this.#files.isFurther(segmentEndId, opening.at.id)) return;
+    throw new ArchiveNotWhole(
+      `the archive of stream ${this.#archive.info.stream} is just going over to another timeline, at ${opening.at.id}`,
+      'a moment later it has what recovery needs from there on: start it again',
+    );
+  }
+
+  /** Why a segment that lies before the head is not there, where that is sure. */
+  async #notLiving(reading: RangeReading, from: string): Promise<Absent> {
+    const { reader, hole, isPart } = reading;
+    const pieces = reader.living.runs.flatMap(({ segments }) => segments.flatMap((segment) => segment.pieces));
+    const next = pieces.find(({ toId }) => toId !== null && !this.#files.covers(from, toId));
+    const after = next && (await readPlace(this.#archive, next.place));
+    if (!after) throw hole === null ? this.#gapAt(from) : this.#missing(hole);
+    if (next === pieces[0] && !isPart) return absent('it lies before the archive’s start');
+    const { term, slot } = next.place;
+    const before = slot === 1 ? await readPlace(this.#archive, { term, slot: 0 }) : null;
+    const result = before?.header.kind === 'opening' ? before.header.result : null;
+    if (result === 'start') return absent('it lies before the archive’s start');
+    if (result === 'switch' || result === 'fork') return absent('its timeline was left before, or began after it');
+    const floor = await readFloor(this.#archive);
+    if (comparePlaces({ term, slot: slot === 1 ? 0 : slot }, floor) <= 0)
+      return absent('it lies before the archive’s floor');
+    throw this.#gapAt(from);
+  }
+
+  #gapAt(id: string): ArchiveNotWhole {
+    return new ArchiveNotWhole(
+      `the archive of stream ${this.#archive.info.stream} has a gap at ${id}`,
+      'recover from a base backup that was taken after the gap: "shipmate ls" shows where that ends',
+    );
+  }
+
+  #torn({ name, offset, length }: Segment): ArchiveNotWhole {
+    return new ArchiveNotWhole(
+      `of ${name} the archive of stream ${this.#archive.info.stream} holds bytes ${offset} to ${offset + length} alone`,
+      'there is a gap: "shipmate ls" shows it. Recover up to before it, or from a later base backup',
+    );
+  }
+
+  #missing({ at, next }: Hole): ArchiveNotWhole {
+    return new ArchiveNotWhole(
+      `stream ${this.#archive.info.stream}: the object at ${placeText(at)} is missing, although the one at ` +
+        `${placeText(next)} is there`,
+      'run "shipmate verify" on this store and on its copies: --store names the one to read from',
+    );
+  }
+}
+
+/** A history file has some lines of text. */
+const HISTORY_CHUNKS = 8;
+
+/** The lives of a file that one chunk after the other is met of. */
+class Lives {
+  readonly #name: string;
+  #lives: Read<Chunk>[][] = [];
+
+  constructor(name: string) {
+    this.#name = name;
+  }
+
+  clear(): this {
+    this.#lives = [];
+    return this;
+  }
+
+  get isComplete(): boolean {
+    return isComplete(this.#lives.at(-1));
+  }
+
+  /** Newest first. */
+  complete(): Read<Chunk>[][] {
+    return this.#lives.filter(isComplete).reverse();
+  }
+
+  meet(met: Met, read: Read): void {
+    if (met !== 'chunk' || !isChunk(read) || read.header.from.segment !== this.#name) return;
+    if (read.header.from.offset === 0) this.#lives.push([]);
+    const life = this.#lives.at(-1);
+    if (life && !isComplete(life)) life.push(read);
+  }
+}
+
+const isComplete = (life: Read<Chunk>[] | undefined) => life?.at(-1)?.header.endsSegment ?? false;
+
+const isChunk = (read: Read): read is Read<Chunk> => read.header.kind === 'chunk';
+
+const absent = (why: string): Absent => ({ absent: why });
+
+export interface LivingSegment {
+  readonly run: Run;
+  readonly segment: Segment;
+}
+
+export function livingSegments({ reader }: Pick<RangeReading, 'reader'>): LivingSegment[] {
+  return reader.living.runs.flatMap((run) => run.segments.map((segment) => ({ run, segment })));
+}
+
+/** Whether nothing follows the segment's bytes in its own timeline: at the head, and where the timeline was left. */
+function isRestUnwritten({ reader, hole, goesOn }: RangeReading, all: readonly LivingSegment[], at: number): boolean {
+  const { segment } = all[at]!;
+  const next = all[at + 1];
+  if (next !== undefined) return !next.run.afterGap && next.segment.origin !== segment.origin;
+  if (hole !== null || goesOn) return false;
+  const { end, breaks } = reader.living;
+  const isHead = end !== null && end.segment === segment.name && end.offset === segment.length;
+  return isHead || (end?.origin !== segment.origin && breaks.at(-1)?.result !== 'gap');
+}
+
+function fileOf(name: string, chunks: readonly Read<Chunk>[]): FoundFile {
+  const pieces = chunks.map((chunk) => {
+    const { from, length, witness } = chunk.header;
+    return { ...refOf(chunk), offset: from.offset, length, witness };
+  });
+  const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  return { name, pieces, length, fileBytes: length };
+}
+
+const refOf = ({ header, digest }: Read<Chunk>) => ({ place: placeIn(header), digest, chunkLength: header.length });

@@ -1,0 +1,36 @@
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { codeOf, messageOf, ShipmateError } from '../errors.ts';
+import type { ChunkReader } from './chunks.ts';
+import type { FoundFile } from './fetch-find.ts';
+
+/**
+ * Writes the whole file, every digest checked, and gives it its name only then. The rename makes nothing durable: the
+ * database does that when it takes the file over.
+ */
+export async function writeFound(chunks: ChunkReader, file: FoundFile, path: string, partial: string): Promise<void> {
+  let handle: FileHandle | null = null;
+  try {
+    handle = await open(partial, 'w', 0o600);
+    for await (const { ref, bytes } of chunks.readInOrder(file.pieces)) {
+      await handle.writeFile(bytes.subarray(0, ref.length)); // at its own end
+    }
+    await handle.truncate(file.fileBytes);
+    await handle.close();
+    await rename(partial, path);
+  } catch (error) {
+    await handle?.close().catch(() => {});
+    await rm(partial, { force: true });
+    throw error instanceof ShipmateError || codeOf(error) === undefined ? error : cannotWrite(path, error);
+  }
+}
+
+/** Beside the file, so that a rename puts it there. */
+export const partialPath = (path: string) => `${path}.shipmate-${process.pid}`;
+
+function cannotWrite(path: string, cause: unknown): ShipmateError {
+  return new ShipmateError(`${path} can't be written: ${messageOf(cause)}`, {
+    code: 'FETCH_FAILED',
+    hint: 'the directory must be there, with room, and writable for the user who recovers',
+    cause,
+  });
+}

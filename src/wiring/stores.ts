@@ -1,0 +1,9 @@
+import { type Config, storeOf } from '../config.ts';
+import type { ObjectStore } from '../store/store.ts';
+
+/** A store of the config by its name. Loads its own kind alone: what recovery asks for must start fast. */
+export async function openStore(config: Config, name: string): Promise<ObjectStore> {
+  const store = storeOf(config, name);
+  if (store.type === 'gcs') return (await import('../store/gcs.ts')).openGcsStore({ name, ...store });
+  return (await import('../store/file.ts')).openFileStore({ name, ...store });
+}
