@@ -29,7 +29,7 @@ export async function inspect(config: Config): Promise<About[]> {
       about(coordination.kind, () => inspectTwins(coordination, config)),
       ...[...stores].map(([name, stream]) => about(`store ${name}`, () => inspectStore(config, name, stream))),
       ...streams.map(async (stream) => {
-        const source = openSource(stream, log);
+        const source = openSource(stream, { node: config.node, log });
         try {
           return await about(`stream ${stream.name}`, () => inspectStream(config, stream, source, coordination));
         } finally {

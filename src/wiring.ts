@@ -16,6 +16,8 @@ import { Metrics } from './metrics.ts';
 import { runDaemon } from './ship/daemon.ts';
 import { StreamShipper } from './ship/stream.ts';
 import { Wake } from './ship/wake.ts';
+import { filesFormat } from './source/files/format.ts';
+import { openFilesSource } from './source/files.ts';
 import { mariadbFormat } from './source/mariadb/format.ts';
 import { openMariadbSource } from './source/mariadb.ts';
 import type { Finding, LogFormat, LogSource } from './source/source.ts';
@@ -53,7 +55,8 @@ export async function openCoordination(config: Config, log: Log): Promise<Coordi
   });
 }
 
-export function openSource(stream: StreamConfig, log: Log): LogSource {
+/** `node`: whose files are read, where the twins' are not the same. */
+export function openSource(stream: StreamConfig, { node, log }: { node: string; log: Log }): LogSource {
   const { source } = stream;
   const common = {
     stream: stream.name,
@@ -67,14 +70,18 @@ export function openSource(stream: StreamConfig, log: Log): LogSource {
       const { type: flavour, ...binlogs } = source;
       return openMariadbSource({ ...common, ...binlogs, flavour });
     }
+    case 'files': {
+      const { settle: settleMs, ...files } = source;
+      return openFilesSource({ ...common, ...files, settleMs, node });
+    }
     default:
       throw new UsageError(`stream ${stream.name}: source type ${source.type} is not supported by this version`);
   }
 }
 
 /** How a stream's segments are cut and indexed; opens nothing. MariaDB's and MySQL's binlogs have one format. */
-export function logFormatOf(_stream: StreamConfig): LogFormat {
-  return mariadbFormat();
+export function logFormatOf({ source }: StreamConfig): LogFormat {
+  return source.type === 'files' ? filesFormat({ ...source, settleMs: source.settle }) : mariadbFormat();
 }
 
 /** What opening a stream's archive takes, for one command. */
@@ -85,7 +92,7 @@ export async function withOpener<T>(
   use: (opener: Opener) => Promise<T>,
 ): Promise<T> {
   const stream = streamOf(config, name);
-  const source = openSource(stream, createLog({ node: config.node, level: 'error' }));
+  const source = openSource(stream, { node: config.node, log: createLog({ node: config.node, level: 'error' }) });
   try {
     return await use({
       store: await openStore(config, stream.plan.primary),
@@ -139,7 +146,7 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   const stores = await Promise.all(streams.map(({ plan }) => openStore(config, plan.primary)));
   const shippers = streams.map((stream, index) => {
     const streamLog = log.child({ stream: stream.name });
-    const source = openSource(stream, streamLog);
+    const source = openSource(stream, { node: config.node, log: streamLog });
     sources.push(source);
     const store = decorateStore(stores[index]!);
     const streamMetrics = metrics.stream(stream.name);

@@ -185,15 +185,34 @@ const postgresSource = object({
     .describe("The physical replication slot; by default shipmate_ and the stream's name."),
 });
 
+const fileName = z.string().regex(/^[^/]+$/, 'must be a name, without a directory');
+
 const filesSource = object({
   type: z.literal('files'),
   dir: path.describe('Where the files are.'),
+  layout: z
+    .enum(['plain', 'redis-aof'])
+    .default('plain')
+    .describe("redis-aof: Redis 7's append-only directory; its manifest says which files, and in what order."),
   match: z.string().min(1).prefault('*').describe('Which of them: a glob over their names.'),
+  order: z
+    .enum(['number', 'name'])
+    .default('number')
+    .describe('How names follow each other: numbers in them as numbers, or bytewise.'),
+  live: fileName.exactOptional().describe('The name of the file that is written, where rotation renames it.'),
+  cut: z.enum(['byte', 'line']).default('byte').describe('Whether only whole lines are shipped while a file grows.'),
+  settle: duration({ min: '0s', max: '1h' })
+    .prefault('5s')
+    .describe('How long a file must not have grown, once another follows it, to count as ended.'),
   shared: z
     .boolean()
     .default(false)
     .describe('Whether the twins see the same directory; otherwise no twin of another host takes over.'),
-});
+}).refine(
+  ({ layout, match, order, live, cut }) =>
+    layout === 'plain' || (match === '*' && order === 'number' && live === undefined && cut === 'byte'),
+  '"match", "order", "live" and "cut" are for the layout "plain": of Redis the manifest tells all',
+);
 
 const stream = object({
   source: z.discriminatedUnion('type', [binlogSource, postgresSource, filesSource]),

@@ -17,8 +17,8 @@ const LATER: readonly Later[] = [
   },
   {
     path: ['streams', '*', 'source', 'type'],
-    values: ['postgres', 'files'],
-    hint: 'this version has the source types "mariadb" and "mysql"',
+    values: ['postgres'],
+    hint: 'this version has the source types "mariadb", "mysql" and "files"',
   },
   {
     path: ['streams', '*', 'encrypt'],

@@ -38,9 +38,10 @@ export interface SourceHarness {
 
 /**
  * What cannot happen to some logs: `reset`: they never start again under the same names; `rollBack`: what may be read
- * outlives a power loss; `openTransaction`: they may be cut anywhere.
+ * outlives a power loss; `openTransaction`: they may be cut anywhere; `finishedPurge`: nothing tells that a removed
+ * segment had no more than what was shipped of it.
  */
-export type Impossible = 'reset' | 'rollBack' | 'openTransaction';
+export type Impossible = 'reset' | 'rollBack' | 'openTransaction' | 'finishedPurge';
 
 /**
  * What every source must do, whatever the database. `start` gives a log that holds a transaction or more; `never`: what
@@ -160,7 +161,7 @@ export function sourceContract(
       const { bytes, oldestMs } = await source.backlog(at);
       const slices = await shipping.ship(source);
       expect(bytes).toBe(slices.reduce((sum, { from, to }) => sum + to.offset - from.offset, 0));
-      expect(oldestMs).toBe(slices[0]!.firstEventMs);
+      expect(oldestMs).toEqual(slices[0]!.firstEventMs ?? expect.any(Number));
       expect(await source.end()).toEqual(shipping.position);
     });
 
@@ -218,7 +219,7 @@ export function sourceContract(
       expect(await endOf(open().read(shipping.position, stop.controller.signal))).toBeInstanceOf(Discontinuity);
     });
 
-    test('resume: a purge took no more than what was shipped', async () => {
+    testIfPossible('finishedPurge')('resume: a purge took no more than what was shipped', async () => {
       await harness.rotate();
       const slices = await shipping.ship(source);
       const lastOfFirst = slices.findLast(({ endsSegment }) => endsSegment)!;

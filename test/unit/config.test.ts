@@ -236,6 +236,25 @@ describe('what is wrong is named, with its line', () => {
   ])('%s', (_, text, why) => expect(refusal(text).message).toContain(why));
 });
 
+describe('a directory of files', () => {
+  test('is read by its numbers, for this host alone, byte by byte', () => {
+    const config = read(changed('streams.orders.source', { type: 'files', dir: '/var/log/audit' }));
+    expect(config.streams.orders!.source).toEqual({
+      ...{ type: 'files', dir: '/var/log/audit', layout: 'plain', match: '*', order: 'number', cut: 'byte' },
+      ...{ settle: 5_000, shared: false },
+    });
+  });
+
+  test.each([
+    [{ live: 'a/b' }, 'must be a name, without a directory'],
+    [{ layout: 'redis-aof', cut: 'line' }, 'are for the layout "plain"'],
+    [{ order: 'time' }, 'must be'],
+  ])('refuses %j', (keys, why) => {
+    const source = { type: 'files', dir: '/log', ...keys };
+    expect(refusal(changed('streams.orders.source', source)).message).toContain(why);
+  });
+});
+
 describe('what this version cannot do is refused, never ignored', () => {
   test.each<[string, unknown, string]>([
     ['stores.main', { type: 's3', bucket: 'acme-logs' }, 'stores.main: type: s3 is not supported by this version'],
@@ -245,7 +264,6 @@ describe('what this version cannot do is refused, never ignored', () => {
       { type: 'postgres', dir: '/pg' },
       'streams.orders.source: type: postgres is not supported',
     ],
-    ['streams.orders.source', { type: 'files', dir: '/log' }, 'streams.orders.source: type: files is not supported'],
     ['streams.orders.encrypt', { recipients: ['age1x'] }, 'streams.orders.encrypt: not supported by this version'],
     ['plans.gold', { primary: 'main', copies: ['main'] }, 'plans.gold.copies: not supported by this version'],
     ['plans.gold', { primary: 'main', delay: '15m' }, 'plans.gold.delay: not supported by this version'],
