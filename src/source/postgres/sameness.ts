@@ -41,13 +41,19 @@ export class Sameness {
     let common: Witness | null = null;
     let count = 0;
     for await (const chunk of head.history()) {
-      if (own.descent.find(chunk.to) !== timeline || count++ === MAX_CHUNKS) break;
-      if (isInHistory(chunk.to) || own.descent.lsnOf(chunk.to) > livingEnd(own, timeline)) continue;
+      const of = own.descent.find(chunk.to);
+      const isEnough = of === undefined || (of !== timeline && !differs);
+      if (isEnough || count++ === MAX_CHUNKS) break;
+      if (isInHistory(chunk.to) || own.descent.lsnOf(chunk.to) > livingEnd(own, of)) continue;
       const isHere = await own.wal.has(chunk);
       if (isHere === null) continue;
-      if (!isHere) [differs, common] = [true, null];
-      else common ??= chunk;
-      if (isHere && (this.#proven === name || (await holdsCommit(own, chunk)))) break;
+      if (isHere) common ??= chunk;
+      else {
+        this.forget();
+        [differs, common] = [true, null];
+      }
+      const isTelling = of !== timeline || this.#proven === name || (isHere && (await holdsCommit(own, chunk)));
+      if (isHere && isTelling) break;
     }
     if (!differs && common !== null) {
       this.#proven = name;
