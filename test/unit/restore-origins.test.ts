@@ -163,9 +163,13 @@ class Model {
 
 /** The same transactions, in each domain in the same order, but the domains come in another one. */
 function reordered(log: readonly Transaction[], seed: number): Transaction[] {
-  const left = [0, 1].map((domain) => log.filter((each) => each.domain === domain));
+  const ofDomain = (domain: number) => log.filter((each) => each.domain === domain);
+  const [zero, one] = [ofDomain(0), ofDomain(1)];
   const order: Transaction[] = [];
-  for (let n = seed; order.length < log.length; n = (n * 7 + 3) % 1009) order.push(...left[n % 2]!.splice(0, 1));
+  for (let n = seed; order.length < log.length; n = (n * 7 + 3) % 1009) {
+    const isZerosTurn = one.length === 0 || (zero.length > 0 && n % 2 === 0);
+    order.push((isZerosTurn ? zero : one).shift()!);
+  }
   return order;
 }
 
