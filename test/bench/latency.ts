@@ -1,14 +1,45 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Connection } from 'mariadb';
-import { Cluster } from '../helpers/cluster.ts';
 import type { Daemon } from '../helpers/daemon.ts';
-import type { Mariadb } from '../helpers/mariadb.ts';
+import type { Twins } from '../helpers/twins.ts';
 import { type CursorWatch, watchCursor } from './cursors.ts';
 import { type Figure, percentile, type Report, round } from './figures.ts';
-import { type GcsBench, startBenchStore } from './gcs.ts';
+import { type BenchStore, type GcsBench, startBenchStore } from './gcs.ts';
 import { usageOf } from './usage.ts';
 
+/** A database with its twins, and what it takes to commit there. */
+export interface LatencyBed {
+  readonly twins: Twins;
+  /** An empty table is there. */
+  connect(): Promise<Committer>;
+  /** An ID of the log as a number that grows along it. */
+  placeOf(id: string): number;
+  /** That the archive has all of it. */
+  verify(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** A connection. */
+export interface Committer {
+  commit(note: string): Promise<Commit>;
+  end(): Promise<unknown>;
+}
+
+/** A transaction whose COMMIT has returned. */
+export interface Commit {
+  /** The log is durable from here on backwards: so is the transaction. */
+  readonly place: number;
+  readonly atMs: number;
+  readonly tookMs: number;
+}
+
+export interface BedOptions {
+  readonly chunk: { readonly maxDelay: string };
+  /** Where it ships to; by default to a directory. */
+  readonly store?: Pick<BenchStore, 'store' | 'storePath'>;
+}
+
 export interface LatencyOptions {
+  readonly start: (options: BedOptions) => Promise<LatencyBed>;
   readonly seconds?: number;
   readonly commitsPerSecond?: number;
   /** Ships to a double of GCS; by default to a directory. */
@@ -18,86 +49,52 @@ export interface LatencyOptions {
 const AIM_MS = { file: { p50: 40, p99: 150 }, gcs: { p50: 150, p99: 400 } };
 const WARM_UP_SECONDS = 3;
 const CONNECTIONS = 8;
-const SERVER_ARGS = [
-  // What a server does by default, but for the files' size: some rotations are part of what is measured.
-  ...['--sync-binlog=0', '--innodb-flush-log-at-trx-commit=1', '--max-binlog-size=4M'],
-];
-
-/** A transaction whose COMMIT has returned. */
-interface Commit {
-  /** Of its GTID. */
-  readonly sequence: number;
-  readonly atMs: number;
-  readonly tookMs: number;
-}
 
 /** From a COMMIT's return to the moment when a twin hears that the transaction is durable in the archive. */
-export async function benchLatency(options: LatencyOptions = {}): Promise<Report> {
-  const { seconds = 30, commitsPerSecond = 200, gcs } = options;
+export async function benchLatency(options: LatencyOptions): Promise<Report> {
+  const { start, seconds = 30, commitsPerSecond = 200, gcs } = options;
   const store = gcs ? await startBenchStore(gcs) : null;
-  const daemon = { chunk: { maxDelay: '20ms' } };
-  const cluster = await Cluster.start({ mariadbArgs: SERVER_ARGS, daemon, ...(store && { store }) });
+  const bed = await start({ chunk: { maxDelay: '20ms' }, ...(store && { store }) });
   let cursors: CursorWatch | null = null;
   try {
-    const twins = await cluster.ready();
-    cursors = await watchCursor(cluster.etcd.endpoints);
+    const twins = await bed.twins.ready();
+    cursors = await watchCursor(bed.twins.etcd.endpoints);
     const rate = { commitsPerSecond };
-    await commit(cluster.server, { ...rate, seconds: WARM_UP_SECONDS });
-    const { result: commits, cpuPercent } = await usedMeanwhile(twins, () =>
-      commit(cluster.server, { ...rate, seconds }),
-    );
-    const last = Math.max(...commits.map(({ sequence }) => sequence));
-    await cursors.first('the last commit is shipped', ({ position }) => sequenceOf(position?.id) >= last);
+    await commit(bed, { ...rate, seconds: WARM_UP_SECONDS });
+    const { result: commits, cpuPercent } = await usedMeanwhile(twins, () => commit(bed, { ...rate, seconds }));
+    const last = Math.max(...commits.map(({ place }) => place));
+    await cursors.first('the last commit is shipped', ({ position }) => bed.placeOf(position?.id ?? '') >= last);
     const further = store ? [await store.uploadsAtOnce()] : [];
-    await cluster.verify();
-    const latenciesMs = latencies(commits, cursors);
+    await bed.verify();
+    const latenciesMs = latencies(commits, { bed, cursors });
     return report({ seconds, commitsPerSecond, gcs, commits, latenciesMs, cpuPercent, further });
   } finally {
     await cursors?.close();
-    await cluster.stop();
+    await bed.stop();
     await store?.stop();
   }
 }
 
 /** Commits at a steady pace, whatever each takes. */
 async function commit(
-  server: Mariadb,
+  bed: LatencyBed,
   { seconds, commitsPerSecond }: { seconds: number; commitsPerSecond: number },
 ): Promise<Commit[]> {
-  await server.query('CREATE DATABASE IF NOT EXISTS shop');
-  await server.query(
-    'CREATE TABLE IF NOT EXISTS shop.beats (id BIGINT PRIMARY KEY AUTO_INCREMENT, note TEXT NOT NULL)',
-  );
-  const connections = await Promise.all(Array.from({ length: CONNECTIONS }, () => server.connect()));
+  const connections = await Promise.all(Array.from({ length: CONNECTIONS }, () => bed.connect()));
   const commits: Promise<Commit>[] = [];
   const beganMs = performance.now();
   for (let n = 0; n < seconds * commitsPerSecond; n++) {
     await delay(Math.max(0, beganMs + (n * 1_000) / commitsPerSecond - performance.now()));
-    commits.push(commitOne(connections[n % CONNECTIONS]!, n));
+    commits.push(connections[n % CONNECTIONS]!.commit(`${n} `.repeat(40)));
   }
   const done = await Promise.all(commits);
   await Promise.all(connections.map((connection) => connection.end()));
   return done;
 }
 
-async function commitOne(connection: Connection, n: number): Promise<Commit> {
-  const beganMs = performance.now();
-  const committed = connection.query('INSERT INTO shop.beats (note) VALUES (?)', [`${n} `.repeat(40)]);
-  const asked = connection.query('SELECT @@last_gtid AS gtid');
-  await committed;
-  const atMs = performance.now();
-  const [{ gtid }] = await asked;
-  return { sequence: sequenceOf(gtid), atMs, tookMs: atMs - beganMs };
-}
-
-/** The server writes one replication domain only: `0-1-345`. */
-const sequenceOf = (gtid: string | undefined) => Number(gtid?.split('-')[2] ?? 0);
-
-function latencies(commits: readonly Commit[], { heard }: CursorWatch): number[] {
-  return commits.map(({ sequence, atMs }) => {
-    const covering = heard.find(({ cursor }) => sequenceOf(cursor.position?.id) >= sequence)!;
-    return covering.atMs - atMs;
-  });
+function latencies(commits: readonly Commit[], { bed, cursors }: { bed: LatencyBed; cursors: CursorWatch }): number[] {
+  const heard = cursors.heard.map(({ cursor, atMs }) => ({ place: bed.placeOf(cursor.position?.id ?? ''), atMs }));
+  return commits.map(({ place, atMs }) => heard.find((cursor) => cursor.place >= place)!.atMs - atMs);
 }
 
 /** Shares of one core. */

@@ -4,13 +4,16 @@ import { benchBacklog } from './backlog.ts';
 import { benchColdRestore } from './cold-restore.ts';
 import { type Report, round, table } from './figures.ts';
 import { benchLatency } from './latency.ts';
+import { startMariadbBed } from './latency-mariadb.ts';
+import { startPostgresBed } from './latency-postgres.ts';
 import { describeMachine } from './machine.ts';
 import { benchTakeover } from './takeover.ts';
 
-const USAGE = `npm run bench -- [latency | backlog | takeover | gcs-latency | gcs-backlog | gcs-takeover |
-                 cold-restore | all] [options]
+const USAGE = `npm run bench -- [latency | postgres-latency | backlog | takeover | gcs-latency | gcs-backlog |
+                 gcs-takeover | cold-restore | all] [options]
 
 latency    from COMMIT to durable in the archive, at a steady pace of commits
+postgres-latency  the same of a PostgreSQL server
 backlog    a daemon that starts on 2 GiB of binlogs, against the zstd program
 takeover   after SIGKILL, SIGTERM and handover
 gcs-…      the same with a double of Google Cloud Storage in the place of a directory
@@ -31,6 +34,7 @@ measured is mostly how long it takes to make bytes durable. Nothing else should 
 
 const BENCHES = [
   'latency',
+  'postgres-latency',
   'backlog',
   'takeover',
   'gcs-latency',
@@ -60,7 +64,9 @@ function run(bench: Bench): Promise<Report> {
   switch (bench) {
     case 'latency':
     case 'gcs-latency':
-      return benchLatency({ ...given({ seconds: values.seconds }), ...store });
+      return benchLatency({ start: startMariadbBed, ...given({ seconds: values.seconds }), ...store });
+    case 'postgres-latency':
+      return benchLatency({ start: startPostgresBed, commitsPerSecond: 300, ...given({ seconds: values.seconds }) });
     case 'backlog':
     case 'gcs-backlog':
       return benchBacklog({
