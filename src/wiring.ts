@@ -79,9 +79,14 @@ export function openSource(stream: StreamConfig, { node, log }: { node: string; 
   }
 }
 
-/** How a stream's segments are cut and indexed; opens nothing. MariaDB's and MySQL's binlogs have one format. */
+/**
+ * How a stream's segments are cut and indexed; opens nothing, and asks nothing of the config that belongs to a host, for
+ * that may stand in a variable which is not set here. MariaDB's and MySQL's binlogs have one format.
+ */
 export function logFormatOf({ source }: StreamConfig): LogFormat {
-  return source.type === 'files' ? filesFormat({ ...source, settleMs: source.settle }) : mariadbFormat();
+  if (source.type !== 'files') return mariadbFormat();
+  const { layout, match, order, live, cut, settle: settleMs } = source;
+  return filesFormat({ layout, match, order, live, cut, settleMs });
 }
 
 /** What opening a stream's archive takes, for one command. */

@@ -55,7 +55,7 @@ interface Part {
 }
 
 /**
- * `ls`, say, reads one store, and of a source nothing but its type: it needs the variables of that store only. A part of
+ * `ls`, say, reads one store, and of a source only what kind of log it is: it needs the variables of that store alone. A part of
  * a part comes before it.
  */
 const PARTS: readonly Part[] = [
@@ -67,6 +67,7 @@ const PARTS: readonly Part[] = [
   { path: ['admin'], standIn: () => 'off' },
   { path: ['stores', '*'], standIn: () => ({ type: 'file', path: '/unset' }) },
   { path: ['streams', '*', 'source', 'url'], standIn: (source) => `${scheme(source)}://unset` },
+  { path: ['streams', '*', 'source', 'dir'], standIn: () => '/unset' },
   { path: ['streams', '*', 'source'], standIn: () => ({ type: 'mariadb', dir: '/unset' }) },
   { path: ['streams', '*', 'chunk'], standIn: () => ({}) },
 ];
