@@ -43,7 +43,7 @@ stores:
 # plans:
 #   gold: { primary: main }
 
-# The databases whose logs are shipped.
+# The logs that are shipped: of databases, and any directories of files.
 streams:
   orders:
     source:
@@ -59,6 +59,26 @@ streams:
     store: main
     # How much is shipped at once, and how long bytes wait for more; the first ones after a pause leave at once.
     # chunk: { maxBytes: 8MiB, maxDelay: 1s }
+
+  # A directory of files that are only ever appended to.
+  audit:
+    source:
+      type: files
+      dir: /var/log/audit
+      # Or redis-aof, for the append-only directory of Redis; its manifest tells what the next four keys tell otherwise.
+      # layout: plain
+      # Which files, by their names; and whether the numbers in these are their order, or the names as they are (name).
+      # match: "*"
+      # order: number
+      # The file that is written, where rotation renames it.
+      # live: audit.log
+      # Whether bytes are shipped as they come, or only whole lines (line).
+      # cut: byte
+      # How long a file must not have grown, once another follows it, to count as ended.
+      # settle: 5s
+      # Whether all twins see this very directory. Otherwise a twin of another host never takes over.
+      # shared: false
+    store: main
 
 # HTTP for metrics, health and status; it only reads. By default off.
 admin:

@@ -96,13 +96,13 @@ describe('defaults and forms', () => {
   });
 
   test('the printed example is a valid config', () => {
-    expect(Object.keys(read(EXAMPLE).streams)).toEqual(['orders']);
+    expect(Object.keys(read(EXAMPLE).streams)).toEqual(['orders', 'audit']);
   });
 
   test('every commented-out key of the example is known, too', () => {
     const everything = EXAMPLE.replace(/^( *)# ([a-zA-Z]+:( .*)?)$/gm, '$1$2')
       .replace(/^# {3}gold:/m, '  gold:')
-      .replace(/^ {4}store: main$/m, '')
+      .replace(/^ {4}store: main$/m, '') // of the first stream: it has a plan now
       .replace('http://127', 'https://127')
       .replace('# This, or', 'plan: gold #');
     expect(everything).not.toMatch(/^ *# [a-zA-Z]+:/m);
@@ -112,6 +112,13 @@ describe('defaults and forms', () => {
       url: 'mariadb://shipmate:pw@127.0.0.1:3306',
       index: '/var/lib/mysql/binlog.index',
     });
+    expect(config.streams.audit!.source).toMatchObject({ layout: 'plain', live: 'audit.log', settle: 5_000 });
+  });
+
+  test('what the example says of defaults is so', () => {
+    expect(read(EXAMPLE.replace(/^( +)# ((layout|match|order|cut|settle|shared|chunk):.*)$/gm, '$1$2'))).toEqual(
+      read(EXAMPLE),
+    );
   });
 
   test.each([
@@ -201,7 +208,8 @@ describe('what is wrong is named, with its line', () => {
       'mariabd',
       'streams.orders.source.type: must be one of mariadb, mysql, postgres, files',
     ],
-    ['streams.orders.source.url', 'http://h', 'streams.orders.source.url: must be a URL such as'],
+    ['streams.orders.source.url', 'http://h', 'streams.orders.source.url: must be a URL such as mariadb://'],
+    ['streams.orders.source.url', 'postgresql://h', 'streams.orders.source.url: must be a URL such as mariadb://'],
     ['plans.gold.primary', 'tape', 'plans.gold.primary: "tape" is not among the stores'],
     ['admin', { listen: 9187 }, 'admin.listen: must be text'],
     ['admin', { listen: '9187' }, 'admin.listen: must be HOST:PORT'],
@@ -218,6 +226,15 @@ describe('what is wrong is named, with its line', () => {
     const { message, hint } = refusal(text);
     expect(message).toMatch(new RegExp(`^shipmate\\.yaml, line ${line}: stores\\.main\\.pth: unknown key;`));
     expect(hint).toBe('did you mean "path"?');
+  });
+
+  test.each([
+    [{ type: 'mariadb', dir: '/x', indx: 'i' }, 'index'],
+    [{ type: 'files', dir: '/x', mach: '*' }, 'match'],
+  ])('with the nearest name among those of its kind: %j', (source, nearest) => {
+    const { message, hint } = refusal(changed('streams.orders.source', source));
+    expect(message).toMatch(/streams\.orders\.source\.\w+: unknown key/);
+    expect(hint).toBe(`did you mean "${nearest}"?`);
   });
 
   test('several at once, the rest counted', () => {
