@@ -10,7 +10,6 @@ import { Folder } from './coordination/solo/folder.ts';
 import { openSolo } from './coordination/solo.ts';
 import type { Log } from './core/log.ts';
 import { statusReport } from './core/status.ts';
-import { UsageError } from './errors.ts';
 import { createLog, type NodeLog } from './log.ts';
 import { Metrics } from './metrics.ts';
 import { runDaemon } from './ship/daemon.ts';
@@ -20,6 +19,10 @@ import { filesFormat } from './source/files/format.ts';
 import { openFilesSource } from './source/files.ts';
 import { mariadbFormat } from './source/mariadb/format.ts';
 import { openMariadbSource } from './source/mariadb.ts';
+import { inspectPostgres } from './source/postgres/inspect.ts';
+import { openServer } from './source/postgres/server.ts';
+import { defaultSlotName, openSlot } from './source/postgres/slot.ts';
+import { openPostgresSource } from './source/postgres.ts';
 import type { Finding, LogFormat, LogSource } from './source/source.ts';
 import { countedStore } from './store/counted.ts';
 import type { ObjectStore } from './store/store.ts';
@@ -74,8 +77,13 @@ export function openSource(stream: StreamConfig, { node, log }: { node: string; 
       const { settle: settleMs, ...files } = source;
       return openFilesSource({ ...common, ...files, settleMs, node });
     }
-    default:
-      throw new UsageError(`stream ${stream.name}: source type ${source.type} is not supported by this version`);
+    case 'postgres': {
+      const { url, dir, slot: slotName = defaultSlotName(stream.name) } = source;
+      const server = openServer({ url, dir, stream: stream.name });
+      const slot = openSlot({ server, name: slotName, log });
+      const inspect = () => inspectPostgres({ url, dir, slotName, stream: stream.name });
+      return openPostgresSource({ ...common, dir, server, slot, inspect });
+    }
   }
 }
 
