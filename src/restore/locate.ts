@@ -11,18 +11,26 @@ export interface Search {
   readonly until: Until;
   /** All that the log had before the run; empty where the run is its beginning, or begins anew. */
   readonly before: string;
+  /** The first ID of the run that goes on from it; null where it is the last. */
+  readonly next: string | null;
   /** The first segment to scan; by default one that the chunks' headers tell. */
   readonly first?: number;
   readonly progress: Progress;
 }
 
+/** Where a target cuts a run. */
+export interface Found extends Cut {
+  /** When the last transaction before the target was committed; undefined where the format does not tell. */
+  readonly timeMs: number | null | undefined;
+}
+
 /**
- * Where the target cuts the run, by the format's own scanner over the run's bytes; null if the run ends before it. The
- * chunks' headers spare the scanner the segments that surely lie before the target.
+ * Where the target cuts the run, by the format's own scanner over the run's bytes; `end`: the run ends with it, and `null`
+ * before it. The chunks' headers spare the scanner the segments that surely lie before the target.
  */
-export async function locate(search: Search): Promise<Cut | null> {
-  const { chunks, format, run, until, before, first = firstToScan(search), progress } = search;
-  const cutter = format.cutter(until, before);
+export async function locate(search: Search): Promise<Found | 'end' | null> {
+  const { chunks, format, run, until, before, next, first = firstToScan(search), progress } = search;
+  const cutter = format.cutter(until, before, next);
   progress.stage(`looking for ${untilText(until)}`, { unit: 'bytes' });
   try {
     for await (const { ref, bytes } of chunks.readInOrder(piecesFrom(run, first))) {
@@ -30,10 +38,11 @@ export async function locate(search: Search): Promise<Cut | null> {
       const kept = cutter.feed(ref.name, bytes.subarray(0, ref.length));
       progress.advance(ref.length);
       if (kept < ref.length || cutter.reached) {
-        return { segment: ref.segment, offset: ref.offset + kept, id: cutter.id ?? null };
+        const cut = { segment: ref.segment, offset: ref.offset + kept, id: cutter.id ?? null };
+        return { ...withBeyond(cut, run, format), timeMs: cutter.timeMs };
       }
     }
-    return null;
+    return cutter.isAtEnd ? 'end' : null;
   } finally {
     progress.end();
   }
@@ -47,6 +56,14 @@ export async function locate(search: Search): Promise<Cut | null> {
       }
     }
   }
+}
+
+/** What is kept behind the target, since the database wants to see that it was passed. */
+function withBeyond(cut: Cut, { segments }: Run, { segmentsBeyond }: LogFormat): Cut {
+  if (segmentsBeyond === undefined) return cut;
+  const segment = Math.min(segments.length - 1, cut.segment + segmentsBeyond);
+  const { offset, length } = segments[segment]!;
+  return { ...cut, segment, offset: offset + length };
 }
 
 /** What has to stand before the segment's bytes to make a file of them; null where they are one, or nothing is known. */

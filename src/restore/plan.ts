@@ -5,7 +5,8 @@ import { cutRun, type Run, runEnd, runStart, type Segment, stretchesOf } from '.
 import { ArchiveNotWhole, ShipmateError, UsageError } from '../errors.ts';
 import type { LogFormat, Until } from '../source/source.ts';
 import type { ChunkReader } from './chunks.ts';
-import { fileStartOf, locate } from './locate.ts';
+import { withCompanion } from './companion.ts';
+import { type Found, fileStartOf, locate } from './locate.ts';
 import type { Progress } from './progress.ts';
 import { type ChainSummary, readSummary, readThroughTerm } from './reading.ts';
 import { type StatedRun, startAfter, stateBefore, stated } from './states.ts';
@@ -27,6 +28,8 @@ export interface RestorePlan {
   readonly end: { readonly id: string | null; readonly timeMs: number | null };
   /** The time that was asked for is later than all of the archive: everything is restored. */
   readonly beyondArchive: boolean;
+  /** Nothing that was restored lies beyond what was asked for. */
+  readonly isWhole: boolean;
 }
 
 export interface PlannedRun {
@@ -92,20 +95,25 @@ async function planOf(options: PlanOptions, reading: Reading<ChainSummary>): Pro
   demandWholeStart(options, stretch);
   demandNotBefore(options, stretch);
 
-  const { runs, isReached } = await cutRuns(options, stretch);
-  if (!isReached) {
+  const { runs, found } = await cutRuns(options, stretch);
+  if (found === null) {
     const next = stretches[index + 1];
     if (next !== undefined) throw gapAhead(archive, stretch, next);
     if (goesOn) return null;
     if (hole !== null) throw holeAhead(archive, stretch, hole);
     if (until.kind === 'id') throw notThere(archive, until, stretch);
   }
+  if (found === 'end' && goesOn) return null;
   const needed = from === null ? runs : startAfter(runs, from, options.format);
   if (needed === null && isPart) return null;
   if (needed === null) throw notThere(archive, { kind: 'id', id: from! }, stretch);
   if (from !== null) await demandHas(needed, from, options);
   const { stream, archive: id } = archive.info;
-  const placed = placeRuns(needed, options.format);
+  const placed = placeRuns(
+    await withCompanion(needed, { archive, format: options.format, living: reader.living.runs }),
+    options.format,
+  );
+  const isCut = found !== null && found !== 'end';
   return {
     archive: id,
     stream,
@@ -116,8 +124,9 @@ async function planOf(options: PlanOptions, reading: Reading<ChainSummary>): Pro
     runs: placed,
     segments: placed.reduce((sum, { segments }) => sum + segments.length, 0),
     bytes: placed.reduce((sum, run) => sum + run.bytes, 0),
-    end: endOf(needed),
-    beyondArchive: !isReached && until.kind === 'time',
+    end: isCut && found.timeMs !== undefined ? { id: found.id, timeMs: found.timeMs } : endOf(needed),
+    beyondArchive: found === null && until.kind === 'time',
+    isWhole: !isCut,
   };
 }
 
@@ -136,27 +145,33 @@ function indexOfStretch({ format, from = null, afterGap }: PlanOptions, stretche
 async function cutRuns(
   options: PlanOptions,
   stretch: readonly Run[],
-): Promise<{ runs: StatedRun[]; isReached: boolean }> {
+): Promise<{ runs: StatedRun[]; found: Found | 'end' | null }> {
   const { until, format } = options;
   const runs: StatedRun[] = [];
-  for (const each of stretch) {
+  let found: Found | 'end' | null = null;
+  for (const [index, each] of stretch.entries()) {
     const before = stateBefore(each, runs.at(-1)?.end ?? '', format);
-    const run = await untilItsEnd(options, each, before);
-    if (until.kind !== 'latest') {
-      const cut = await locate({ ...options, run, until, before });
-      if (cut !== null) {
-        return { runs: notEmpty([...runs, stated(cutRun(run, cut), before, format)]), isReached: true };
-      }
+    const next = firstId(stretch[index + 1]);
+    const run = await untilItsEnd(options, each, { before, next });
+    found = until.kind === 'latest' ? null : await locate({ ...options, run, until, before, next });
+    if (found !== null && found !== 'end') {
+      return { runs: notEmpty([...runs, stated(cutRun(run, found), before, format)]), found };
     }
     runs.push(stated(run, before, format));
   }
-  return { runs: notEmpty(runs), isReached: false };
+  return { runs: notEmpty(runs), found };
 }
 
-async function untilItsEnd(options: PlanOptions, run: Run, before: string): Promise<Run> {
+const firstId = (run: Run | undefined) => run?.segments[0]?.fromId ?? null;
+
+async function untilItsEnd(
+  options: PlanOptions,
+  run: Run,
+  about: { before: string; next: string | null },
+): Promise<Run> {
   if (run.until === null) return run;
-  const cut = await locate({ ...options, run, until: { kind: 'id', id: run.until }, before });
-  return cut === null ? run : cutRun(run, cut);
+  const found = await locate({ ...options, ...about, run, until: { kind: 'id', id: run.until } });
+  return found === null || found === 'end' ? run : cutRun(run, found);
 }
 
 /** Throws where the runs, which are taken to have an ID by its numbers, have other transactions under them. */
@@ -165,8 +180,9 @@ export async function demandHas(
   id: string,
   options: Pick<PlanOptions, 'chunks' | 'format' | 'progress'>,
 ): Promise<void> {
-  for (const { run } of runs) {
-    const found = await locate({ ...options, run, until: { kind: 'id', id }, before: '', first: 0 });
+  for (const [index, { run }] of runs.entries()) {
+    const next = firstId(runs[index + 1]?.run);
+    const found = await locate({ ...options, run, until: { kind: 'id', id }, before: '', next, first: 0 });
     if (found !== null) return;
   }
 }

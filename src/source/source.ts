@@ -106,9 +106,9 @@ export interface LogSource {
 export interface LogFormat {
   /**
    * A scanner for one origin run's bytes, up to where the target is passed. `before`: all that the log had before the run,
-   * which another server's file need not list.
+   * which another server's file need not list. `next`: the first ID of the run that goes on from this one.
    */
-  cutter(until: Until, before?: string): Cutter;
+  cutter(until: Until, before?: string, next?: string | null): Cutter;
   /**
    * Whether a log that stands at `id` has all that `target` names: what spares `restore` the segments before it. A
    * format without it is scanned from the run's start.
@@ -123,6 +123,12 @@ export interface LogFormat {
    * file's first events. Null where the evidence does not tell.
    */
   fileStart?(evidence: Readonly<Record<string, unknown>>): Uint8Array | null;
+  /** So many segments of a run are kept behind the one in which the target was found, and that one whole; else it is cut. */
+  readonly segmentsBeyond?: number;
+  /** A file of the same run without which the segment is of no use: for WAL its timeline's history. */
+  companion?(segment: string): string | null;
+  /** The database asks for its files by name alone: those of several runs must all be found in one directory. */
+  readonly oneDirectory?: boolean;
   /** Files to write beside the segments of one run: for binlogs the index. */
   extras(segments: readonly string[]): { name: string; content: string }[];
   /**
@@ -147,6 +153,7 @@ export interface Restored {
     readonly origin: string;
     readonly segments: readonly string[];
   }[];
+  /** `latest` where all of it is wanted, or where nothing in it lies beyond what was asked for. */
   readonly until: Until;
 }
 
@@ -184,8 +191,12 @@ export interface Cutter {
   feed(segment: string, bytes: Uint8Array): number;
   /** Whether the target was found: nothing that comes later belongs to the range. */
   readonly reached: boolean;
+  /** Not reached: whether all that the target names was fed, and only what comes after it is missing. */
+  readonly isAtEnd?: boolean;
   /** The log's ID after the last transaction that belongs to the range; undefined where the format does not tell. */
   readonly id?: string;
+  /** When that was, milliseconds since 1970; null where none was seen, undefined where the format does not tell. */
+  readonly timeMs?: number | null;
 }
 
 export type Until =

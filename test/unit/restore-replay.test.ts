@@ -20,7 +20,17 @@ function runOf(directory: string, before: string, end: string, anew = false): Pl
 function planOf(runs: readonly PlannedRun[], from: string | null = null): RestorePlan {
   const target = { until: { kind: 'latest' }, from, afterGap: false, throughTerm: null } as const;
   const end = { id: runs.at(-1)!.end, timeMs: null };
-  return { archive: 'a', stream: 'orders', ...target, runs, segments: 1, bytes: 100, end, beyondArchive: false };
+  return {
+    archive: 'a',
+    stream: 'orders',
+    ...target,
+    runs,
+    segments: 1,
+    bytes: 100,
+    end,
+    beyondArchive: false,
+    isWhole: true,
+  };
 }
 
 /** The server: what it has, and what was applied to it. */
