@@ -96,7 +96,7 @@ class OneServer implements PostgresServer {
     const remembered = this.#proof?.life === row.life ? this.#proof.flushed : null;
     let flushed = newest([remembered, received(row), recovered(row)]);
     if (flushed === null) throw this.#notTelling();
-    const further = withoutReceiver(row, flushed);
+    const further = beyondReceiver(row, flushed);
     if (further && compareIds(further, flushed) > 0 && (await this.#newestTimeline()) <= flushed.timeline) {
       flushed = further;
     }
@@ -141,7 +141,7 @@ export interface StateRow {
   readonly receiver_status: string | null;
   readonly received_timeline: number | null;
   readonly received_flushed: string | null;
-  /** `<timeline>/<LSN>` that recovery has passed; only where there is no receiver. */
+  /** `<timeline>/<LSN>` that recovery has passed; only where no receiver has flushed as much as was replayed. */
   readonly recovered: string | null;
 }
 
@@ -156,7 +156,7 @@ const QUESTION = `
     receiver.status AS receiver_status,
     receiver.received_tli AS received_timeline,
     receiver.flushed_lsn::text AS received_flushed,
-    CASE WHEN pg_is_in_recovery() AND receiver.pid IS NULL THEN
+    CASE WHEN pg_is_in_recovery() AND (receiver.flushed_lsn >= pg_last_wal_replay_lsn()) IS NOT TRUE THEN
       (SELECT min_recovery_end_timeline || '/' || min_recovery_end_lsn FROM pg_control_recovery()) END AS recovered,
     pg_is_in_recovery() AS is_in_recovery
   FROM (SELECT 1) AS one LEFT JOIN pg_stat_wal_receiver AS receiver ON true`;
@@ -175,11 +175,12 @@ const recovered = ({ recovered: passed }: StateRow): WalId | null =>
   passed === null || passed.startsWith('0/') ? null : parseId(passed);
 
 /**
- * Without a receiver, how far the WAL goes on disk if no newer timeline than that of `flushed` is known to this server:
- * neither function says which timeline it means. Replay must be proven to have reached it; what a receiver that is gone
- * had received counts only where there never was another one.
+ * Without a receiver, or with one that tells less than was replayed (until more comes in, it tells where it began), how far
+ * the WAL goes on disk if no newer timeline than that of `flushed` is known to this server: neither function says which
+ * timeline it means. Replay must be proven to have reached it; what a receiver that is gone had received counts only where
+ * there never was another one.
  */
-function withoutReceiver(row: StateRow, { timeline }: WalId): WalId | null {
+function beyondReceiver(row: StateRow, { timeline }: WalId): WalId | null {
   if (recovered(row)?.timeline !== timeline) return null;
   const ends = timeline === 1 ? [row.replayed, row.received] : [row.replayed];
   return newest(ends.map((end) => (end === null ? null : { timeline, lsn: parseLsn(end) })));
