@@ -196,6 +196,9 @@ export class Directory {
         if (file.isOpen || isAhead(file)) list.splice(at++, 0, file);
       }
     }
+    // What comes to stand before what was shipped is no part of the archive.
+    const shipped = this.#holdFrom === null ? 0 : list.indexOf(this.#holdFrom);
+    for (const file of list.slice(0, Math.max(0, shipped))) if (!this.files.includes(file)) file.endedAt = 0;
     this.files = list;
   }
 

@@ -101,7 +101,8 @@ async function missing(here: Here, position: Position): Promise<Answer> {
   const { directory } = here;
   const { layout, files } = directory;
   if (layout.live !== null) {
-    return gap(here, position, directory.oldest!, `no file here holds what was shipped last (${position.id})`);
+    const what = `no file here holds what was shipped last (${position.id}): it was removed or shortened; ${COPYTRUNCATE}`;
+    return gap(here, position, directory.oldest!, what);
   }
   const same = files.find(({ name, listed }) => listed && name === position.segment);
   if (same && same.size > 0) {
@@ -130,7 +131,8 @@ function after(directory: Directory, file: LogFile): LogFile {
 async function gap({ directory, origin }: Here, { segment }: Position, file: LogFile, reason: string): Promise<Answer> {
   const { live } = directory.layout;
   const name = live === null ? file.name : sequenceName(live, sequenceNumber(segment) + 1);
-  file.bound = null;
+  // Whatever these were shipped as, they are to be shipped anew.
+  for (const each of directory.from(file)) each.bound = null;
   const incarnation = await file.incarnation();
   directory.bind(file, { segment: name, incarnation });
   const at = { origin, incarnation, segment: name, offset: 0, id: idText(name, 0) };

@@ -1,5 +1,4 @@
 import type { Position } from '../../core/position.ts';
-import { witnessDigest } from '../../core/witness.ts';
 import { abortReason, Discontinuity } from '../../errors.ts';
 import type { LogSlice } from '../source.ts';
 import type { Tailer } from '../tailer.ts';
@@ -16,9 +15,6 @@ export interface ReaderOptions {
   readonly tailer: Tailer;
   readonly maxSliceBytes: number;
 }
-
-/** What was read last is compared whenever the file has changed: a file that was overwritten in place is found by it. */
-const TAIL_BYTES = 4096;
 
 /** Follows the log from a position on, file after file. What it has yet to read, descriptors keep. */
 export class FilesReader {
@@ -51,7 +47,6 @@ export class FilesReader {
   async *#rest(slices: Slices): AsyncGenerator<LogSlice> {
     const { directory, tailer } = this.#options;
     const file = this.#file!;
-    let tail = { at: slices.offset, digest: await this.#tail(slices.offset) };
     for (;;) {
       const mark = tailer.mark();
       await directory.look();
@@ -59,7 +54,7 @@ export class FilesReader {
       // The order counts: a file's size is final only once another follows it.
       const hasNext = directory.next(file) !== undefined;
       const size = await this.#measure(slices.offset);
-      if (tail.digest !== (await this.#tail(tail.at))) throw this.#overwritten();
+      if (!(await slices.isAsBefore())) throw this.#overwritten();
       const ended = directory.layout.isComplete(file.name) || (hasNext && this.#isQuiet(size));
       await file.sync(size);
       for (;;) {
@@ -68,7 +63,6 @@ export class FilesReader {
         if (!slice) break;
         yield slice;
       }
-      if (tail.at !== slices.offset) tail = { at: slices.offset, digest: await this.#tail(slices.offset) };
       if (ended && hasNext && (await this.#measure(slices.offset)) === slices.offset) {
         file.endedAt = slices.offset;
         return;
@@ -139,14 +133,6 @@ export class FilesReader {
     if (size >= offset) return size;
     this.#options.directory.shrunk = file;
     throw shrunk(file.path, { size, offset });
-  }
-
-  /** The digest of the last bytes before a place. */
-  async #tail(offset: number): Promise<string> {
-    const length = Math.min(offset, TAIL_BYTES);
-    const bytes = Buffer.alloc(length);
-    const read = await this.#file!.read(bytes, 0, length, offset - length);
-    return witnessDigest(bytes.subarray(0, read));
   }
 
   /**

@@ -19,6 +19,9 @@ export interface Extent {
   readonly ended: boolean;
 }
 
+/** What was handed out last is compared again: a file that was overwritten in place is found by it. */
+const TAIL_BYTES = 4096;
+
 /**
  * Cuts one file into slices: up to the last record's end that the buffer holds; pieces of a record that is larger. What
  * is left of an unfinished one is read again when the file has grown, since until it is shipped it may be taken back.
@@ -34,12 +37,21 @@ export class Slices {
   /** Where the scanner began. */
   #scannedFrom = 0;
   #ms: number | null = null;
+  /** The last bytes before `offset`, as far as they were handed out. */
+  #tail = Buffer.alloc(0);
 
   constructor(at: Position, options: SlicesOptions) {
     this.#options = options;
     this.#place = at;
     this.offset = at.offset;
     this.#recordEnd = Math.min(placeOf(at.id)?.offset ?? at.offset, at.offset);
+  }
+
+  /** Whether the file still holds what was handed out of it last. */
+  async isAsBefore(): Promise<boolean> {
+    const there = Buffer.alloc(this.#tail.length);
+    const filled = await fill(this.#options.file, there, this.offset - there.length);
+    return filled === there.length && there.equals(this.#tail);
   }
 
   /** The next slice; null when the file must grow first, or has ended. */
@@ -81,6 +93,7 @@ export class Slices {
   ): LogSlice {
     const firstEventMs = this.#ms ?? lastEventMs;
     this.#ms = lastEventMs ?? this.#ms;
+    this.#tail = Buffer.concat([this.#tail, bytes.subarray(-TAIL_BYTES)]).subarray(-TAIL_BYTES);
     return { from, to: this.#position(this.offset), bytes, ...flags, firstEventMs, lastEventMs: this.#ms };
   }
 
