@@ -19,6 +19,7 @@ import { filesFormat } from './source/files/format.ts';
 import { openFilesSource } from './source/files.ts';
 import { mariadbFormat } from './source/mariadb/format.ts';
 import { openMariadbSource } from './source/mariadb.ts';
+import { postgresFormat } from './source/postgres/format.ts';
 import { inspectPostgres } from './source/postgres/inspect.ts';
 import { openServer } from './source/postgres/server.ts';
 import { defaultSlotName, openSlot } from './source/postgres/slot.ts';
@@ -92,6 +93,7 @@ export function openSource(stream: StreamConfig, { node, log }: { node: string; 
  * that may stand in a variable which is not set here. MariaDB's and MySQL's binlogs have one format.
  */
 export function logFormatOf({ source }: StreamConfig): LogFormat {
+  if (source.type === 'postgres') return postgresFormat();
   if (source.type !== 'files') return mariadbFormat();
   const { layout, match, order, live, cut, settle: settleMs } = source;
   return filesFormat({ layout, match, order, live, cut, settleMs });

@@ -1,5 +1,6 @@
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
+import type { StreamConfig } from '../config.ts';
 import { bytesText, secondsText } from '../core/format.ts';
 import { UsageError } from '../errors.ts';
 import type { PlannedRun, RestorePlan } from '../restore/plan.ts';
@@ -27,7 +28,7 @@ export function defineRestore(command: Command): void {
     .requiredOption('--to <dir>', 'where to write: a new or empty directory, or one of the same restore, interrupted')
     .option('--until <target>', '"latest", a time like 2026-11-22T13:05:00Z, or a log ID; inclusive', 'latest')
     .option('--store <name>', "which store to read from; by default the stream's primary")
-    .option('--from <id>', "a base backup's GTID position: only what comes after it")
+    .option('--from <id>', "a base backup's GTID position or start LSN: only what comes after it")
     .option('--after-gap', 'restore what follows the last gap, for a base backup that was taken after it')
     .option('--through-term <n>', 'the log as this term left it, with what a later fork left behind', parseTerm)
     .option('--replay', 'then apply it to a server: each transaction that the server does not have yet')
@@ -48,13 +49,15 @@ async function carryOut(command: Command, name: string, options: Options): Promi
   const begunMs = performance.now();
   const archives = await readArchives(command);
   const [stream] = archives.streams(name);
-  const [{ parseUntil }, { planRestore }, { restore }, { replay, replayCommands }] = await Promise.all([
+  const [{ parseUntil }, { planRestore }, { restore }, { besideOf }, { replay, replayCommands }] = await Promise.all([
     import('../restore/until.ts'),
     import('../restore/plan.ts'),
     import('../restore/restore.ts'),
+    import('../restore/beside.ts'),
     import('../restore/replay.ts'),
   ]);
   const format = archives.formatOf(stream!);
+  if (options.replay && format.replay === undefined) throw cannotReplay(stream!);
   const until = parseUntil(options.until, format);
   const from = options.from === undefined ? null : format.parseId(options.from);
   const chunks = await archives.open(stream!, store);
@@ -70,6 +73,7 @@ async function carryOut(command: Command, name: string, options: Options): Promi
   }
   const afterwards = options.replay ? () => replay(plan, replaying) : async () => {};
   const wroteBytes = await restore(plan, { chunks, format, directory, progress, afterwards });
+  const { guide } = besideOf(plan, format, directory);
   const seconds = (performance.now() - begunMs) / 1000;
   if (json) {
     printJson({
@@ -79,6 +83,7 @@ async function carryOut(command: Command, name: string, options: Options): Promi
       seconds,
       replay: commands,
       replayed: options.replay ?? false,
+      guide: guide && join(directory, guide),
     });
     return;
   }
@@ -89,8 +94,15 @@ async function carryOut(command: Command, name: string, options: Options): Promi
     ...runLines(plan),
     `every digest agrees; ${secondsText(seconds)}${resumed}`,
     ...(options.replay ? ['replayed: the server has every transaction of it'] : byHand(commands)),
+    ...(guide ? ['', `${join(directory, guide)} says how to recover from it, and has the settings for that`] : []),
   ]);
 }
+
+const cannotReplay = ({ name, source }: StreamConfig) =>
+  new UsageError(
+    `stream ${name}: there is no --replay for source type ${source.type}`,
+    'leave it out: what is restored is used as docs/restore.md says; for PostgreSQL a file beside it says how',
+  );
 
 const printLines = (lines: readonly string[]) => print(lines.map(printable).join('\n'));
 

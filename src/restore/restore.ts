@@ -6,10 +6,11 @@ import type { Piece } from '../core/ranges.ts';
 import { WitnessDigest } from '../core/witness.ts';
 import { ShipmateError } from '../errors.ts';
 import type { LogFormat } from '../source/source.ts';
+import { type Beside, besideOf, writeBeside } from './beside.ts';
 import type { ChunkReader } from './chunks.ts';
-import { fileBytes, type PlannedRun, type PlannedSegment, type RestorePlan } from './plan.ts';
+import { fileBytes, type PlannedSegment, type RestorePlan } from './plan.ts';
 import type { Progress } from './progress.ts';
-import { attempt, finishTarget, lengthOf, type Note, prepareTarget, writeDurably } from './target.ts';
+import { attempt, finishTarget, lengthOf, type Note, prepareTarget } from './target.ts';
 import { untilText } from './until.ts';
 
 export interface RestoreOptions {
@@ -35,7 +36,8 @@ interface Target {
  */
 export async function restore(plan: RestorePlan, options: RestoreOptions): Promise<number> {
   const { chunks, format, directory, progress } = options;
-  const note = noteOf(plan, format);
+  const beside = besideOf(plan, format, directory);
+  const note = noteOf(plan, beside);
   await prepareTarget(directory, note);
   return attempt(directory, async () => {
     const targets = await lookAtTargets(plan, options);
@@ -43,20 +45,19 @@ export async function restore(plan: RestorePlan, options: RestoreOptions): Promi
     await demandRoom(directory, missingBytes);
     progress.stage('restoring', { unit: 'bytes', total: missingBytes });
     try {
-      await writeTargets(chunks, targets, progress);
+      await writeTargets(chunks, targets, options);
     } finally {
       progress.end();
     }
-    for (const { path, content } of extrasOf(plan, format)) await writeDurably(join(directory, path), content);
+    await writeBeside(beside, directory);
     await options.afterwards?.();
     await finishTarget(directory, note);
     return missingBytes;
   });
 }
 
-function noteOf(plan: RestorePlan, format: LogFormat): Note {
+function noteOf(plan: RestorePlan, beside: Beside): Note {
   const segments = plan.runs.flatMap((run) => run.segments.map(({ name }) => join(run.directory, name)));
-  const extras = extrasOf(plan, format).map(({ path }) => path);
   const { archive, stream, until, from, afterGap, throughTerm } = plan;
   return {
     v: 1,
@@ -66,15 +67,9 @@ function noteOf(plan: RestorePlan, format: LogFormat): Note {
     from,
     afterGap,
     throughTerm,
-    files: [...segments, ...extras],
+    files: [...segments, ...beside.files.map(({ path }) => path)],
+    links: beside.links.map(({ path }) => path),
   };
-}
-
-function extrasOf({ runs }: RestorePlan, format: LogFormat): { path: string; content: string }[] {
-  const extrasIn = ({ segments }: PlannedRun) => format.extras(segments.map(({ name }) => name));
-  return runs.flatMap((run) =>
-    extrasIn(run).map(({ name, content }) => ({ path: join(run.directory, name), content })),
-  );
 }
 
 async function demandRoom(directory: string, bytes: number): Promise<void> {
@@ -108,6 +103,8 @@ async function lookAtTargets({ runs }: RestorePlan, { directory, progress }: Res
 }
 
 const READ_BYTES = 1 << 20;
+/** Of a file, to tell how long it must be. */
+const START_BYTES = 64;
 const CREATE_OR_OPEN = constants.O_RDWR | constants.O_CREAT;
 
 /** How many of the segment's first pieces the file holds, by their witnesses. A piece that was cut can't be proven so. */
@@ -142,8 +139,12 @@ async function holds(handle: FileHandle, { offset, length, witness }: Piece, buf
 }
 
 /** Chunks are read ahead over the ends of segments, so that many small segments are no slower than a large one. */
-async function writeTargets(chunks: ChunkReader, targets: readonly Target[], progress: Progress): Promise<void> {
-  const files = new OpenFile();
+async function writeTargets(
+  chunks: ChunkReader,
+  targets: readonly Target[],
+  { format, progress }: RestoreOptions,
+): Promise<void> {
+  const files = new OpenFile(format);
   try {
     // Files that are whole: what the interrupted restore wrote may not be durable yet.
     for (const target of targets) if (target.pieces === target.segment.pieces.length) await files.use(target);
@@ -171,9 +172,14 @@ async function writeFully(handle: FileHandle, bytes: Uint8Array, offset: number)
 
 /** The one file that is written; the one before is made durable while it is. */
 class OpenFile {
+  readonly #format: LogFormat;
   #target: Target | null = null;
   #handle: FileHandle | null = null;
   #closing: Promise<void> = Promise.resolve();
+
+  constructor(format: LogFormat) {
+    this.#format = format;
+  }
 
   async use(target: Target): Promise<FileHandle> {
     if (this.#handle !== null && this.#target === target) return this.#handle;
@@ -196,7 +202,19 @@ class OpenFile {
     if (handle === null) return;
     this.#handle = null;
     await this.#closing;
-    this.#closing = handle.sync().finally(() => handle.close());
+    this.#closing = this.#complete(handle).finally(() => handle.close());
     this.#closing.catch(() => {}); // thrown by whoever waits for it next
+  }
+
+  async #complete(handle: FileHandle): Promise<void> {
+    const whole = await this.#wholeBytes(handle);
+    if (whole !== null && whole > (await handle.stat()).size) await handle.truncate(whole);
+    await handle.sync();
+  }
+
+  async #wholeBytes(handle: FileHandle): Promise<number | null> {
+    if (!this.#format.wholeBytes) return null;
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(START_BYTES), 0, START_BYTES, 0);
+    return this.#format.wholeBytes(buffer.subarray(0, bytesRead));
   }
 }

@@ -18,13 +18,15 @@ const note = z.object({
   throughTerm: z.int().nullable().default(null),
   /** What it may have written, below the directory. */
   files: z.array(z.string()),
+  /** Links among them, at the top. */
+  links: z.array(z.string()).default([]),
 });
 
 export type Note = z.infer<typeof note>;
 
 /**
  * Makes the directory ready for the note's files: new, empty, or left by an unfinished restore of the same. Files that
- * such a restore wrote and that are not wanted any more are removed. Throws UsageError for any other directory.
+ * such a restore wrote and that are not wanted any more are removed, and all links. Throws UsageError for any other directory.
  */
 export async function prepareTarget(directory: string, wanted: Note): Promise<void> {
   await attempt(directory, async () => {
@@ -116,7 +118,8 @@ function demandSame(directory: string, left: Note, wanted: Note): void {
 
 async function removeStale(directory: string, left: Note, wanted: Note): Promise<void> {
   const kept = new Set(wanted.files);
-  const inside = left.files.filter((file) => !kept.has(file) && !file.split('/').includes('..'));
+  const stale = [...left.files.filter((file) => !kept.has(file)), ...left.links];
+  const inside = stale.filter((file) => !file.split('/').includes('..'));
   for (const file of inside) await rm(join(directory, file), { force: true });
   const folders = new Set(foldersOf(directory, wanted));
   for (const folder of foldersOf(directory, { ...left, files: inside })) {
