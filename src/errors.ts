@@ -46,6 +46,14 @@ export class ArchiveNotWhole extends ShipmateError {
   }
 }
 
+/** Proof that the archive holds nothing of a file that was asked for: exit code 1 of `fetch`, by way of its launcher. */
+export class NotInArchive extends ShipmateError {
+  override readonly name = 'NotInArchive';
+  constructor(message: string, hint?: string) {
+    super(message, { code: 'NOT_IN_ARCHIVE', hint });
+  }
+}
+
 /** Proof that another daemon owns the stream now: a seal or a stranger's object in our slot, or our leader key gone. */
 export class Deposed extends ShipmateError {
   override readonly name = 'Deposed';

@@ -9,8 +9,12 @@ import { join } from 'node:path';
  */
 function ownCacheDirectory(): string | null {
   const base = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
-  const found = statSync(base, { throwIfNoEntry: false });
-  return found?.isDirectory() && found.uid === process.getuid?.() ? join(base, 'shipmate') : null;
+  try {
+    const found = statSync(base);
+    return found.isDirectory() && found.uid === process.getuid?.() ? join(base, 'shipmate') : null;
+  } catch {
+    return null; // it is not there, or another user's $HOME was kept
+  }
 }
 
 const cacheDirectory = ownCacheDirectory();

@@ -43,6 +43,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./verify.ts')).defineVerify,
   },
   {
+    name: 'fetch',
+    summary: "PostgreSQL's restore_command: a WAL segment or history file, by name",
+    load: async () => (await import('./fetch.ts')).defineFetch,
+  },
+  {
     name: 'handover',
     summary: 'the master of a stream gives it to a twin that is ready',
     load: async () => (await import('./handover.ts')).defineHandover,

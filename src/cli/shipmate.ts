@@ -1,11 +1,12 @@
 import { Command, CommanderError, Option } from 'commander';
-import { ArchiveNotWhole, UsageError } from '../errors.ts';
+import { ArchiveNotWhole, NotInArchive, UsageError } from '../errors.ts';
 import { version } from '../version.ts';
 import { COMMANDS } from './commands.ts';
 import { DEFAULT_CONFIG_FILE } from './config-file.ts';
 import { tellError } from './terminal.ts';
 
-const EXIT = { done: 0, failed: 1, usage: 2, notWhole: 3 } as const;
+/** `notInArchive` is for bin/shipmate, which makes 1 of it: nothing else that ends Node may look like it. */
+const EXIT = { done: 0, failed: 1, usage: 2, notWhole: 3, notInArchive: 100 } as const;
 
 /** Carries out a command line (without the program's own name); returns the exit code. Never throws. */
 export async function shipmate(argv: readonly string[]): Promise<number> {
@@ -51,5 +52,6 @@ function ofCommander({ code, exitCode, message }: CommanderError, argv: readonly
 
 function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError) return EXIT.usage;
+  if (error instanceof NotInArchive) return EXIT.notInArchive;
   return error instanceof ArchiveNotWhole ? EXIT.notWhole : EXIT.failed;
 }

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { access, copyFile, lstat, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { access, copyFile, lstat, mkdir, readdir, readlink, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { codeOf, ShipmateError } from '../errors.ts';
@@ -21,26 +21,42 @@ export const FILES = {
   part: '.part',
 } as const;
 
-/** Of the recovery, by what `bin/shipmate` says; null where it says nothing. */
-export function recoveryOf(path: string | undefined): Recovery | null {
-  const [, session] = /^(\d+),[^,/]+,[^,/]*$/.exec(basename(path ?? '')) ?? [];
-  return path === undefined || session === undefined ? null : { path, session: Number(session) };
-}
-
+/** One recovery by one config. */
 export interface Recovery {
   /** Its directories begin so. */
   readonly path: string;
   /** The process that leads it; 0 where it is not seen. */
   readonly session: number;
+  /** Absolute. */
+  readonly configFile: string;
+}
+
+/** By what `bin/shipmate` says; null where it says nothing. */
+export function recoveryAt(path: string | undefined, configFile: string): Recovery | null {
+  const [, session] = /^(\d+),[^,/]+,[^,/]*$/.exec(basename(path ?? '')) ?? [];
+  return path === undefined || session === undefined ? null : { path, session: Number(session), configFile };
 }
 
 /** The directories of living processes that read ahead for a recovery. */
-export async function liveDirectories({ path }: Recovery): Promise<string[]> {
+export async function liveDirectories({ path, configFile }: Recovery): Promise<string[]> {
   const root = dirname(path);
   const names = await readdir(root).catch(() => []);
   const ours = names.filter((name) => name.startsWith(`${basename(path)},`)).map((name) => join(root, name));
-  const live = await Promise.all(ours.map(isLive));
+  const live = await Promise.all(ours.map(async (each) => (await isLive(each)) && (await isOf(each, configFile))));
   return ours.filter((_, index) => live[index]);
+}
+
+async function isOf(directory: string, configFile: string): Promise<boolean> {
+  try {
+    const [read, since, config] = await Promise.all([
+      readlink(join(directory, FILES.config)),
+      stat(join(directory, FILES.since)),
+      stat(configFile),
+    ]);
+    return read === configFile && since.mtimeMs > config.mtimeMs;
+  } catch {
+    return false;
+  }
 }
 
 export const pidOf = (directory: string) => Number(/\d+$/.exec(directory)?.[0]);

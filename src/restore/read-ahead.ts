@@ -15,8 +15,6 @@ export interface ReadAheadOptions {
   readonly chunks: ChunkReader;
   readonly files: FilesByName;
   readonly recovery: Recovery;
-  /** Absolute. */
-  readonly configFile: string;
   /** The segment that the recovery has already. */
   readonly after: string;
   readonly segmentBytes: number;
@@ -44,7 +42,7 @@ const TICK_MS = 1_000;
  * recovery's own requests meet what is wrong.
  */
 export async function readAhead(options: ReadAheadOptions): Promise<void> {
-  const directory = await enter(options.recovery, options.configFile);
+  const directory = await enter(options.recovery);
   if (directory === null) return;
   try {
     const { bavail, bsize } = await statfs(directory);
@@ -57,13 +55,13 @@ export async function readAhead(options: ReadAheadOptions): Promise<void> {
 }
 
 /** This process's directory; null where another process reads ahead for the same recovery. */
-async function enter(recovery: Recovery, configFile: string): Promise<string | null> {
+async function enter(recovery: Recovery): Promise<string | null> {
   const directory = `${recovery.path},${process.pid}`;
   const entrance = join(dirname(directory), `new-${process.pid}`);
   for (const left of [directory, entrance]) await rm(left, { recursive: true, force: true });
   await sweep(dirname(directory));
   await mkdir(entrance, { mode: 0o700 });
-  await symlink(configFile, join(entrance, FILES.config));
+  await symlink(recovery.configFile, join(entrance, FILES.config));
   await writeFile(join(entrance, FILES.since), '');
   // Its files count from here on: it lives where they lie.
   process.chdir(entrance);
@@ -104,6 +102,7 @@ class Ahead {
   #foundTo: string;
   #isAtHead = false;
   #asked: string;
+  /** Whole, and not seen to be taken. */
   #held: readonly string[] = [];
   #movedMs = performance.now();
   #wake = Promise.withResolvers<void>();
@@ -116,27 +115,43 @@ class Ahead {
     this.#foundTo = options.files.span(options.after, options.segmentBytes).to;
   }
 
+  /** Returns when nobody wants it any more; what hangs then is left behind. */
   async keep(): Promise<void> {
+    const over = Promise.withResolvers<void>();
     const { signal, recovery } = this.#options;
-    const isStill = await this.#watchForChanges();
-    const watcher = watch(this.#directory, () => this.#wake.resolve());
+    signal.addEventListener('abort', () => over.resolve(), { once: true });
     const isLed = recovery.session > 0 && isRunning(recovery.session);
-    let checkedMs = performance.now();
+    const timer = setInterval(() => {
+      const isIdle = performance.now() - this.#movedMs > IDLE_MS;
+      if (isIdle || (isLed && !isRunning(recovery.session))) over.resolve();
+    }, TICK_MS);
+    const watcher = watch(this.#directory, () => this.#wake.resolve());
     try {
-      while (!signal.aborted && performance.now() - this.#movedMs < IDLE_MS) {
-        if (isLed && !isRunning(recovery.session)) return;
-        if (performance.now() - checkedMs > CHECK_MS) {
-          if (!(await isStill())) return;
-          checkedMs = performance.now();
-        }
-        this.#wake = Promise.withResolvers<void>();
-        await this.#look();
-        this.#fill();
-        const tick = delay(TICK_MS, undefined, { signal }).catch(() => {});
-        await Promise.race([this.#wake.promise, tick, ...this.#reading.values(), this.#finding ?? tick]);
-      }
+      await Promise.race([over.promise, this.#readOn()]);
     } finally {
       watcher.close();
+      clearInterval(timer);
+    }
+  }
+
+  async #readOn(): Promise<void> {
+    const isStill = await this.#watchForChanges();
+    let checkedMs = performance.now();
+    for (;;) {
+      if (performance.now() - checkedMs > CHECK_MS) {
+        if (!(await isStill())) return;
+        checkedMs = performance.now();
+      }
+      this.#wake = Promise.withResolvers();
+      await this.#look();
+      this.#fill();
+      const tick = delay(TICK_MS);
+      await Promise.race([
+        this.#wake.promise,
+        tick,
+        ...this.#reading.values(),
+        ...(this.#finding ? [this.#finding] : []),
+      ]);
     }
   }
 
@@ -181,9 +196,12 @@ class Ahead {
       const file = this.#queue.shift();
       if (file === undefined) return;
       const path = join(this.#directory, file.name);
-      const reading = writeFound(this.#options.chunks, file, path, path + FILES.part).finally(() => {
+      const write = async () => {
+        await writeFound(this.#options.chunks, file, path, path + FILES.part);
         this.#reading.delete(file.name);
-      });
+        this.#held = [...this.#held, file.name];
+      };
+      const reading = write();
       reading.catch(() => {}); // thrown by whoever waits
       this.#reading.set(file.name, reading);
     }
@@ -213,7 +231,7 @@ class Ahead {
 
   /** Tells, whenever it is asked, whether all that was found is still the log. */
   async #watchForChanges(): Promise<() => Promise<boolean>> {
-    const { chunks, configFile } = this.#options;
+    const { chunks, recovery } = this.#options;
     const { store, info } = chunks.archive;
     const terms = async () => {
       const found: number[] = [];
@@ -223,7 +241,7 @@ class Ahead {
     };
     let known = Math.max(0, ...(await terms()));
     const configOf = async () => {
-      const { ino, size, mtimeMs, ctimeMs } = await stat(configFile);
+      const { ino, size, mtimeMs, ctimeMs } = await stat(recovery.configFile);
       return [ino, size, mtimeMs, ctimeMs].join();
     };
     const config = await configOf();

@@ -1,0 +1,230 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import type { Archive } from '../../src/archive/walk.ts';
+import { placeKey } from '../../src/core/keys.ts';
+import { ArchiveNotWhole } from '../../src/errors.ts';
+import { ChunkReader } from '../../src/restore/chunks.ts';
+import { findFile } from '../../src/restore/fetch-find.ts';
+import { writeFound } from '../../src/restore/fetch-write.ts';
+import { walFiles } from '../../src/source/postgres/wal-files.ts';
+import { FaultyStore } from '../fakes/faulty-store.ts';
+import { MemoryStore } from '../fakes/memory-store.ts';
+import { createArchive, shipTerm } from '../helpers/shipped-archive.ts';
+import { WalServer } from '../helpers/wal-servers.ts';
+
+const MIB = 1 << 20;
+const files = walFiles();
+
+let memory: MemoryStore;
+let archive: Archive;
+let chunks: ChunkReader;
+let dir: string;
+const servers: WalServer[] = [];
+
+beforeEach(async () => {
+  memory = new MemoryStore();
+  archive = await createArchive(memory, 'orders', 'postgres');
+  chunks = new ChunkReader(archive);
+  dir = mkdtempSync(join(tmpdir(), 'shipmate-fetch-'));
+});
+
+afterEach(() => {
+  for (const server of servers.splice(0)) server.remove();
+  rmSync(dir, { recursive: true });
+});
+
+function made(server: WalServer): WalServer {
+  servers.push(server);
+  return server;
+}
+
+const primary = () => made(WalServer.primary());
+
+async function ship(server: WalServer, { maxChunkBytes = 200_000 } = {}): Promise<void> {
+  const source = server.open();
+  try {
+    await shipTerm(archive, source, { maxChunkBytes });
+  } finally {
+    await source.close();
+  }
+}
+
+/** Whole segments, so many, and the beginning of another one. */
+function write(server: WalServer, segments: number): void {
+  for (let n = 0; n < segments; n++) {
+    server.transaction({ bytes: 300_000 });
+    server.switchLog();
+  }
+  server.transaction({ bytes: 100_000 });
+}
+
+/** As a recovering server gets it: the file's bytes, or why it is not in the archive. */
+async function fetched(name: string): Promise<Buffer | string> {
+  const found = await findFile(chunks, name, files);
+  if ('absent' in found) return found.absent;
+  const path = join(dir, 'RECOVERYXLOG');
+  await writeFound(chunks, found, path, `${path}.part`);
+  expect(await readdir(dir)).toEqual(['RECOVERYXLOG']);
+  return readFileSync(path);
+}
+
+const whole = (bytes: Buffer) => Buffer.concat([bytes, Buffer.alloc(MIB - bytes.length)]);
+
+/** Each segment that the server wrote on its timeline comes back as it is, the last one with zeros at its end. */
+async function expectAll(server: WalServer): Promise<void> {
+  const prefix = server.line.wal.timeline.toString(16).padStart(8, '0');
+  for (const [name, bytes] of server.contents()) {
+    if (name.startsWith(prefix)) expect(whole(bytes).equals((await fetched(name)) as Buffer)).toBe(true);
+  }
+}
+
+const segment = (timeline: number, number: number) =>
+  `${timeline.toString(16).padStart(8, '0')}00000000${number.toString(16).padStart(8, '0')}`.toUpperCase();
+
+const isGap = { code: 'ARCHIVE_NOT_WHOLE' };
+
+test('gives each segment back, and pads the last one with zeros to its whole length', async () => {
+  const server = primary();
+  write(server, 3);
+  await ship(server);
+  expect(server.contents().size).toBe(4);
+  await expectAll(server);
+});
+
+test('goes on over the ends of terms, inside segments and between them', async () => {
+  const server = primary();
+  for (let term = 0; term < 6; term++) {
+    server.transaction({ bytes: 200_000 });
+    if (term % 2) server.switchLog();
+    await ship(server, { maxChunkBytes: 50_000 });
+  }
+  await expectAll(server);
+});
+
+test('what lies beyond the head, before the start, or on a timeline that never was is not in the archive', async () => {
+  const server = primary();
+  write(server, 2);
+  server.purge({ byForce: true });
+  await ship(server);
+  expect(await fetched(segment(1, 4))).toMatch(/ends at 1\/0\/3/);
+  expect(await fetched(segment(1, 2))).toMatch(/before the archive’s start/);
+  expect(await fetched(segment(2, 3))).toMatch(/ends at/);
+  expect(await fetched('00000002.history')).toMatch(/ends at/);
+});
+
+test('an archive without a byte has nothing, and an ended segment no next one', async () => {
+  expect(await fetched(segment(1, 1))).toMatch(/nothing was shipped/);
+  const server = primary();
+  server.switchLog();
+  await ship(server);
+  expect(await fetched(segment(1, 2))).toMatch(/ends at/);
+  await expectAll(server);
+});
+
+describe('a promotion', () => {
+  test('gives the history file, both timelines’ segments, and none from before the new one', async () => {
+    const old = primary();
+    write(old, 2);
+    const standby = made(old.standby());
+    old.transaction({ bytes: 50_000 });
+    await ship(old);
+    standby.promote();
+    write(standby, 2);
+    await ship(standby);
+    await ship(standby);
+    expect(await fetched('00000002.history')).toEqual(readFileSync(standby.path('00000002.history')));
+    await expectAll(standby);
+    // Of what the old timeline had beyond the switch point nothing is lost.
+    await expectAll(old);
+    expect(await fetched(segment(2, 2))).toMatch(/its timeline/);
+    expect(await fetched(segment(1, 4))).toMatch(/its timeline/);
+    expect(await fetched('00000003.history')).toMatch(/ends at/);
+  });
+
+  test('before its WAL is there, nothing lets recovery go on along the timeline that is left', async () => {
+    const old = primary();
+    write(old, 2);
+    const standby = made(old.standby());
+    old.transaction({ bytes: 50_000 });
+    await ship(old);
+    standby.promote();
+    await ship(standby); // in term 3
+    const upTo = placeKey('orders', { term: 3, slot: 1 });
+    for await (const { key } of memory.list('orders/terms/', { after: upTo })) await memory.delete([key]);
+    expect((await fetched('00000002.history')).length).toBeGreaterThan(0);
+    await expect(fetched(segment(1, 3))).rejects.toMatchObject(isGap);
+    expect(whole(old.contents().get(segment(1, 2))!).equals((await fetched(segment(1, 2))) as Buffer)).toBe(true);
+  });
+});
+
+describe('what is missing', () => {
+  test('a segment before a gap is served, one inside it, or torn by it, is an error', async () => {
+    const server = primary();
+    write(server, 2);
+    await ship(server);
+    write(server, 3);
+    server.purge({ byForce: true });
+    await ship(server);
+    expect(await fetched(segment(1, 1))).toHaveLength(MIB);
+    expect(await fetched(segment(1, 2))).toHaveLength(MIB);
+    for (const inGap of [3, 4, 5]) await expect(fetched(segment(1, inGap))).rejects.toMatchObject(isGap);
+    expect(await fetched(segment(1, 6))).toHaveLength(MIB);
+    expect(await fetched(segment(1, 7))).toMatch(/ends at/);
+  });
+
+  test('a hole in the chain is never taken for its end', async () => {
+    const server = primary();
+    write(server, 14);
+    await ship(server);
+    await memory.delete([placeKey('orders', { term: 2, slot: 3 })]);
+    const answers = await Promise.all(
+      [1, 2, 3, 4, 14, 15, 16].map((number) =>
+        findFile(chunks, segment(1, number), files).then(
+          (found) => ('absent' in found ? 'absent' : 'found'),
+          (error) => error instanceof ArchiveNotWhole && 'error',
+        ),
+      ),
+    );
+    expect(answers[0]).toBe('found');
+    expect(answers).not.toContain('absent');
+    expect(answers).toContain('error');
+    await expect(fetched('00000002.history')).rejects.toMatchObject(isGap);
+  });
+
+  test('a damaged chunk is an error, and leaves no file', async () => {
+    const server = primary();
+    write(server, 1);
+    await ship(server);
+    const key = placeKey('orders', { term: 2, slot: 1 });
+    const bytes = Buffer.from(await memory.readStart(key, 1 << 24));
+    bytes[bytes.length - 3]! ^= 1;
+    memory.overwrite(key, bytes);
+    await expect(fetched(segment(1, 1))).rejects.toMatchObject(isGap);
+    expect(await readdir(dir)).toEqual([]);
+  });
+
+  test('a store that fails is no end of the archive', async () => {
+    const server = primary();
+    write(server, 1);
+    await ship(server);
+    const store = new FaultyStore(memory, () => ({ kind: 'before' }));
+    chunks = new ChunkReader({ ...archive, store });
+    await expect(fetched(segment(1, 9))).rejects.toMatchObject({ verdict: 'retry' });
+  });
+});
+
+describe('names', () => {
+  test.each([
+    [segment(1, 5), 'segment'],
+    ['00000002.history', 'history'],
+    [`${segment(1, 5)}.partial`, 'never'],
+    [`${segment(1, 5)}.00000028.backup`, 'never'],
+    ['pg_wal/RECOVERYXLOG', null],
+    ['RECOVERYXLOG', null],
+    ['../00000002.history', null],
+    ['', null],
+  ])('%s: %s', (name, kind) => expect(files.kindOf(name)).toBe(kind));
+});
