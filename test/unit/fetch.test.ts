@@ -181,7 +181,7 @@ describe('what is missing', () => {
     await ship(server);
     await memory.delete([placeKey('orders', { term: 2, slot: 3 })]);
     const answers = await Promise.all(
-      [1, 2, 3, 4, 14, 15, 16].map((number) =>
+      [1, 2, 3, 4, 14, 15].map((number) =>
         findFile(chunks, segment(1, number), files).then(
           (found) => ('absent' in found ? 'absent' : 'found'),
           (error) => error instanceof ArchiveNotWhole && 'error',
@@ -191,7 +191,6 @@ describe('what is missing', () => {
     expect(answers[0]).toBe('found');
     expect(answers).not.toContain('absent');
     expect(answers).toContain('error');
-    await expect(fetched('00000002.history')).rejects.toMatchObject(isGap);
   });
 
   test('a damaged chunk is an error, and leaves no file', async () => {
