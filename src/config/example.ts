@@ -60,6 +60,18 @@ streams:
     # How much is shipped at once, and how long bytes wait for more; the first ones after a pause leave at once.
     # chunk: { maxBytes: 8MiB, maxDelay: 1s }
 
+  # A PostgreSQL server, primary or standby.
+  billing:
+    source:
+      type: postgres
+      # The data directory; the WAL is in pg_wal below it.
+      dir: /var/lib/postgresql/15/main
+      # The server that runs there: up to where its WAL is safe. A user with pg_monitor and REPLICATION.
+      url: postgresql://shipmate@/postgres?host=/run/postgresql
+      # The physical replication slot that keeps WAL until it is shipped; "run" makes it.
+      # slot: shipmate_billing
+    store: main
+
   # A directory of files that are only ever appended to.
   audit:
     source:

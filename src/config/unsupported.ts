@@ -16,11 +16,6 @@ const LATER: readonly Later[] = [
     hint: 'this version has the store types "file" and "gcs"',
   },
   {
-    path: ['streams', '*', 'source', 'type'],
-    values: ['postgres'],
-    hint: 'this version has the source types "mariadb", "mysql" and "files"',
-  },
-  {
     path: ['streams', '*', 'encrypt'],
     hint: 'this version stores chunks unencrypted: remove it only if the store may hold them so',
   },

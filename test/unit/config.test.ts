@@ -96,7 +96,7 @@ describe('defaults and forms', () => {
   });
 
   test('the printed example is a valid config', () => {
-    expect(Object.keys(read(EXAMPLE).streams)).toEqual(['orders', 'audit']);
+    expect(Object.keys(read(EXAMPLE).streams)).toEqual(['orders', 'billing', 'audit']);
   });
 
   test('every commented-out key of the example is known, too', () => {
@@ -112,6 +112,7 @@ describe('defaults and forms', () => {
       url: 'mariadb://shipmate:pw@127.0.0.1:3306',
       index: '/var/lib/mysql/binlog.index',
     });
+    expect(config.streams.billing!.source).toMatchObject({ slot: 'shipmate_billing' });
     expect(config.streams.audit!.source).toMatchObject({ layout: 'plain', live: 'audit.log', settle: 5_000 });
   });
 
@@ -230,6 +231,7 @@ describe('what is wrong is named, with its line', () => {
 
   test.each([
     [{ type: 'mariadb', dir: '/x', indx: 'i' }, 'index'],
+    [{ type: 'postgres', dir: '/x', url: 'postgresql://h', slott: 's' }, 'slot'],
     [{ type: 'files', dir: '/x', mach: '*' }, 'match'],
   ])('with the nearest name among those of its kind: %j', (source, nearest) => {
     const { message, hint } = refusal(changed('streams.orders.source', source));
@@ -251,6 +253,31 @@ describe('what is wrong is named, with its line', () => {
     ['a key twice', 'cluster: a\ncluster: b\n', 'line 2, column 1: not valid YAML: Map keys must be unique'],
     ['nothing', '', 'must be a map'],
   ])('%s', (_, text, why) => expect(refusal(text).message).toContain(why));
+});
+
+describe('a PostgreSQL server', () => {
+  const source = (more: Raw) => changed('streams.orders.source', { type: 'postgres', dir: '/data', ...more });
+
+  test.each([
+    'postgresql://shipmate@/postgres?host=/run/postgresql',
+    'postgresql:///postgres?host=/run/postgresql',
+    'postgresql://shipmate:p%40ss@127.0.0.1:5432/postgres',
+    'postgres://[::1]/postgres',
+    'postgresql://shipmate@%2Frun%2Fpostgresql/postgres',
+  ])('is asked at %s, as it stands there', (url) => {
+    const config = read(source({ url, slot: 'shipmate_1' }));
+    expect(config.streams.orders!.source).toEqual({ type: 'postgres', dir: '/data', url, slot: 'shipmate_1' });
+  });
+
+  test.each<[Raw, string]>([
+    [{}, 'streams.orders.source.url: is missing'],
+    [{ url: 'mariadb://h' }, 'must be a URL such as postgresql://'],
+    [{ url: 'host=/run/postgresql' }, 'must be a URL such as postgresql://'],
+    [{ url: 'postgresql://h:port' }, 'must be a URL such as postgresql://'],
+    [{ url: 'postgresql://h', slot: 'Ship-mate' }, 'streams.orders.source.slot: is not a valid slot name'],
+    [{ url: 'postgresql://h', slot: 's'.repeat(64) }, 'streams.orders.source.slot: is not a valid slot name'],
+    [{ url: 'postgresql://h', index: 'i' }, 'streams.orders.source.index: unknown key'],
+  ])('refuses %j', (keys, why) => expect(refusal(source(keys)).message).toContain(why));
 });
 
 describe('a directory of files', () => {
@@ -276,11 +303,6 @@ describe('what this version cannot do is refused, never ignored', () => {
   test.each<[string, unknown, string]>([
     ['stores.main', { type: 's3', bucket: 'acme-logs' }, 'stores.main: type: s3 is not supported by this version'],
     ['stores.main', { type: 'azure' }, 'stores.main: type: azure is not supported by this version'],
-    [
-      'streams.orders.source',
-      { type: 'postgres', dir: '/pg' },
-      'streams.orders.source: type: postgres is not supported',
-    ],
     ['streams.orders.encrypt', { recipients: ['age1x'] }, 'streams.orders.encrypt: not supported by this version'],
     ['plans.gold', { primary: 'main', copies: ['main'] }, 'plans.gold.copies: not supported by this version'],
     ['plans.gold', { primary: 'main', delay: '15m' }, 'plans.gold.delay: not supported by this version'],
@@ -327,6 +349,7 @@ describe('environment variables', () => {
   test.each([
     ['mariadb', 'mariadb://x:'],
     ['mysql', 'mysql://x:'],
+    ['postgres', 'postgresql://x:'],
   ])('a command that reads a source’s type alone needs none of %s’s', (type, start) => {
     const source = { type, dir: `/data/${env('WHERE')}`, url: `${start}${env('PW')}@h/` };
     const lazy = read(changed('streams.orders.source', source), { lazy: true });
