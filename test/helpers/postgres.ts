@@ -21,9 +21,9 @@ export interface PostgresOptions {
   readonly walSegmentMiB?: 1 | 2 | 4 | 8 | 16;
   /** All others are copies of one installation and share its system identifier; with `true` it is installed anew. */
   readonly ownSystemId?: boolean;
-  /** A data directory to start on, such as a base backup, removed at the end; by default an empty cluster. */
-  readonly dataDir?: string;
-  /** Whether it recovers from an archive first, by the `restore_command` and `recovery_target…` of `settings`. */
+  /** A base backup to start on, which is copied; by default an empty cluster. */
+  readonly backup?: string;
+  /** Whether it recovers from an archive first, by the `restore_command` and `recovery_target…` of its settings. */
   readonly recovers?: boolean;
 }
 
@@ -42,6 +42,11 @@ export interface PgbenchOptions {
   readonly transactions?: number;
   /** Transactions a second, at most. */
   readonly rate?: number;
+}
+
+export interface Load {
+  /** Nothing is written any more when it returns. */
+  stop(): Promise<void>;
 }
 
 export interface Row {
@@ -90,6 +95,8 @@ export interface Postgres {
   initPgbench(scale?: number): Promise<void>;
   /** Runs pgbench's TPC-B until so many transactions of each client are committed. */
   pgbench(options?: PgbenchOptions): Promise<void>;
+  /** Runs pgbench's TPC-B at that pace, until `stop` or the server's death. */
+  startPgbench(options?: Pick<PgbenchOptions, 'clients' | 'rate'>): Load;
   /** Per table `schema.name` its number of rows and a digest of them that knows no order. */
   checksums(): Promise<Record<string, string>>;
   /** Checks all tables and indexes; throws with what is wrong. Writable servers only: it adds the extension. */
@@ -101,6 +108,8 @@ export interface Postgres {
 }
 
 const START_WITHIN_MS = 60_000;
+/** A load that nobody stops. */
+const LOAD_SECONDS = 600;
 const ENDINGS = { fast: 'SIGINT', immediate: 'SIGQUIT' } as const;
 
 /** Small and quick, synced to disk, fit for standbys and pg_rewind. */
@@ -126,12 +135,11 @@ const serverUser = userOf('postgres');
 
 /** Starts a real PostgreSQL primary on a free loopback port, in a temporary folder. */
 export async function startPostgres(options: PostgresOptions = {}): Promise<Postgres> {
-  const { walSegmentMiB = 1, ownSystemId = false, dataDir, recovers = false, settings = {} } = options;
+  const { walSegmentMiB = 1, ownSystemId = false, backup, recovers = false, settings = {} } = options;
   const folder = await serverFolder('shipmate-postgres-');
   const data = join(folder, 'data');
-  if (dataDir) await rename(dataDir, data);
-  else if (ownSystemId) await initdb(data, walSegmentMiB);
-  else await copyAsServer(await emptyCluster(walSegmentMiB), data);
+  if (ownSystemId) await initdb(data, walSegmentMiB);
+  else await program('cp', ['-a', backup ?? (await emptyCluster(walSegmentMiB)), data]);
   if (recovers) await program('touch', [join(data, 'recovery.signal')]);
   return started(new Server({ folder, port: await freePort(), settings }));
 }
@@ -308,26 +316,37 @@ class Server implements Postgres {
   }
 
   async initPgbench(scale = 1): Promise<void> {
-    await this.#pgbench('-i', '-q', '-s', String(scale));
+    await this.program('pgbench', ...this.#pgbenchArgs('-i', '-q', '-s', String(scale)));
   }
 
   async pgbench({ clients = 2, transactions = 100, rate }: PgbenchOptions = {}): Promise<void> {
     const pace = rate === undefined ? [] : ['-R', String(rate)];
-    await this.#pgbench('-n', '-c', String(clients), '-t', String(transactions), ...pace);
+    const args = ['-n', '-c', String(clients), '-t', String(transactions), ...pace];
+    await this.program('pgbench', ...this.#pgbenchArgs(...args));
   }
 
-  #pgbench(...args: string[]): Promise<string> {
-    return this.program(
-      'pgbench',
-      '-h',
-      this.socketDir,
-      '-p',
-      String(this.port),
-      '-U',
-      'postgres',
-      ...args,
-      'postgres',
-    );
+  startPgbench({ clients = 2, rate = 300 }: Pick<PgbenchOptions, 'clients' | 'rate'> = {}): Load {
+    const args = this.#pgbenchArgs('-n', '-c', String(clients), '-R', String(rate), '-T', String(LOAD_SECONDS));
+    const own = ['--pdeathsig', 'KILL', '--', programPath('pgbench'), ...args];
+    const child = spawn('setpriv', own, { ...serverUser, stdio: 'ignore', env: ENVIRONMENT });
+    const ended = once(child, 'exit');
+    return {
+      stop: async () => {
+        child.kill('SIGTERM');
+        await ended;
+        await this.#withoutPgbench();
+      },
+    };
+  }
+
+  #pgbenchArgs(...args: string[]): string[] {
+    return ['-h', this.socketDir, '-p', String(this.port), '-U', 'postgres', ...args, 'postgres'];
+  }
+
+  /** Waits until the backends of a pgbench that ended have committed what they were at. */
+  async #withoutPgbench(): Promise<void> {
+    const backends = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'";
+    await until('pgbench has left', async () => !this.#client || (await this.#value(backends)) === '0');
   }
 
   async checksums(): Promise<Record<string, string>> {
@@ -387,8 +406,9 @@ export async function serverFolder(prefix: string): Promise<string> {
   return folder;
 }
 
-async function copyAsServer(from: string, to: string): Promise<void> {
-  await program('cp', ['-a', from, to]);
+/** Lets servers read what was restored beside them, as whoever restores for them must. */
+export async function giveToServer(path: string): Promise<void> {
+  if (serverUser.uid !== undefined) await run('chown', ['-R', `${serverUser.uid}:${serverUser.gid}`, path]);
 }
 
 /** The postmaster, held still meanwhile so that it starts no other, and its children, which have sessions of their own. */
