@@ -5,7 +5,7 @@ import { BacklogMeter } from './postgres/backlog.ts';
 import { Branches } from './postgres/branches.ts';
 import { noWal, otherHistory } from './postgres/errors.ts';
 import { locate } from './postgres/locate.ts';
-import { beginningOf, type OwnLog } from './postgres/own-log.ts';
+import { beginningOf, type OwnLog, readableEnd } from './postgres/own-log.ts';
 import { PgWal } from './postgres/pg-wal.ts';
 import { WalReader } from './postgres/reader.ts';
 import { Sameness } from './postgres/sameness.ts';
@@ -73,13 +73,10 @@ export function openPostgresSource(options: PostgresSourceOptions): LogSource {
 
   /** Lets the server remove what is before a position, if that is in its history. */
   const keepFrom = async (position: Position) => {
-    const { descent } = known?.descent.find(position) ? known : await look();
-    const timeline = descent.find(position);
-    if (!timeline) return;
-    // A child's first segment, which is shipped whole, holds the WAL from its segment's start on.
-    const last = descent.lastSegmentOf(timeline);
-    const lsn = descent.lsnOf(position);
-    await slot?.advance(last === null ? lsn : earlier(last, lsn));
+    const own = known?.descent.find(position) ? known : await look();
+    const timeline = own.descent.find(position);
+    // A child's first segment is shipped whole; and what is beyond our end now may be on another timeline soon.
+    if (timeline) await slot?.advance(earlier(own.descent.lsnOf(position), readableEnd(own, timeline)));
   };
 
   return {
