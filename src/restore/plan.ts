@@ -9,7 +9,7 @@ import { withCompanion } from './companion.ts';
 import { type Found, fileStartOf, locate } from './locate.ts';
 import type { Progress } from './progress.ts';
 import { type ChainSummary, readSummary, readThroughTerm } from './reading.ts';
-import { type StatedRun, startAfter, stateBefore, stated } from './states.ts';
+import { beginOf, type StatedRun, startAfter, stateBefore, stated } from './states.ts';
 import { timeText, untilText } from './until.ts';
 
 /** What a restore writes, to the byte. */
@@ -134,10 +134,9 @@ async function planOf(options: PlanOptions, reading: Reading<ChainSummary>): Pro
 function indexOfStretch({ format, from = null, afterGap }: PlanOptions, stretches: readonly Run[][]): number {
   if (afterGap) return stretches.length - 1;
   if (from === null) return 0;
-  const begins = (runs: readonly Run[]) => runStart(runs[0]!).id ?? '';
   return Math.max(
     0,
-    stretches.findLastIndex((runs) => format.covers?.(from, begins(runs))),
+    stretches.findLastIndex(([first]) => format.covers?.(from, beginOf(first!, format))),
   );
 }
 
@@ -232,11 +231,12 @@ function demandWholeStart({ chunks, format }: PlanOptions, runs: readonly Run[])
 
 /** What lies before the archive's first transaction can't be cut to. */
 function demandNotBefore({ chunks, until, format }: PlanOptions, stretch: readonly Run[]): void {
-  const start = runStart(stretch[0]!);
+  const { timeMs } = runStart(stretch[0]!);
+  const begin = beginOf(stretch[0]!, format);
   const isBefore =
     until.kind === 'time'
-      ? start.timeMs !== null && until.ms < start.timeMs
-      : until.kind === 'id' && start.id !== null && start.id !== '' && format.covers?.(start.id, until.id);
+      ? timeMs !== null && until.ms < timeMs
+      : until.kind === 'id' && begin !== '' && format.covers?.(begin, until.id);
   if (isBefore) throw notThere(chunks.archive, until, stretch);
 }
 

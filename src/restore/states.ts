@@ -11,8 +11,15 @@ export interface StatedRun {
 }
 
 /** What the log has before the run's first byte, if it had `before` at the end of the run before. */
-export function stateBefore({ anew, segments }: Run, before: string, format: LogFormat): string {
-  return union(format, anew ? '' : before, segments[0]?.fromId ?? '');
+export function stateBefore(run: Run, before: string, format: LogFormat): string {
+  const isBeginning = run.anew || before === '';
+  return isBeginning ? beginOf(run, format) : union(format, before, run.segments[0]?.fromId ?? '');
+}
+
+/** Where the log begins, if it begins with the run: what its first file's companion says is not a place in the log. */
+export function beginOf({ segments: [first, second] }: Run, format: LogFormat): string {
+  const isCompanion = first && second && format.companion?.(second.name) === first.name;
+  return (isCompanion ? second : first)?.fromId ?? '';
 }
 
 export function stated(run: Run, before: string, format: LogFormat): StatedRun {
