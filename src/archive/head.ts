@@ -130,15 +130,16 @@ const MOST_AT_ONCE = 32;
 
 /** The chain's headers from the end back to the floor, each proven by the digest that its successor names. */
 async function* backwards(archive: Archive, end: ChainEnd): AsyncIterable<Read> {
-  const floor = await readFloor(archive);
   let place = end.last;
   let { digest } = end;
   let atOnce = 1;
-  let ahead: Promise<Read | null>[] = [];
+  // Asked for beside the floor, which hardly ever lies above it: a round trip less where the store is far away.
+  let ahead = place === null ? [] : readBack(archive, place, atOnce);
+  const floor = await readFloor(archive);
   while (place !== null && comparePlaces(place, floor) >= 0) {
     if (ahead.length === 0) {
-      ahead = readBack(archive, place, atOnce);
       atOnce = Math.min(2 * atOnce, MOST_AT_ONCE);
+      ahead = readBack(archive, place, atOnce);
     }
     const read = await ahead.shift();
     if (read?.digest !== digest) throw brokenAt(archive, place);

@@ -57,7 +57,7 @@ export async function openTerm(
   };
   const { frame, digest } = encodeHeader(opening);
   await createMine(archive, opening, digest, () => frame, options);
-  return { ...endAfter({ header: opening, digest, payloadOffset: frame.length }), lastChunk: end.lastChunk };
+  return endAfter({ header: opening, digest, payloadOffset: frame.length });
 }
 
 /** Header fields of the object at `end`'s place. */

@@ -54,7 +54,6 @@ export function chainStart({ archive, stream, owner, digest }: ArchiveInfo): Cha
     digest,
     position: null,
     last: null,
-    lastChunk: null,
     foreign: false,
   };
 }

@@ -1,5 +1,5 @@
 import { ShipmateError } from '../errors.ts';
-import type { Chunk, Header, Read } from './header.ts';
+import type { Header, Read } from './header.ts';
 import { type Place, placeText } from './keys.ts';
 import { follows, type Position } from './position.ts';
 
@@ -20,8 +20,6 @@ export interface ChainEnd {
   readonly position: Position | null;
   /** Where the last header in the chain is; null before the first one. */
   readonly last: Place | null;
-  /** The last chunk if the walk has met one. */
-  readonly lastChunk: Chunk | null;
   /** A stranger's object was met in this term: of the rest of it only a seal counts (protocol rule 5). */
   readonly foreign: boolean;
 }
@@ -55,7 +53,7 @@ export function step(end: ChainEnd, read: Read): { end: ChainEnd; met: Met } {
 /** The walk that begins right after an object that is known to belong to its term's owner (a cursor's, a floor's). */
 export function endAfter(read: Read): ChainEnd {
   const { archive, stream, term, slot, claim } = read.header;
-  const start = { archive, stream, term, slot, owner: claim, digest: '', position: null, last: null, lastChunk: null };
+  const start = { archive, stream, term, slot, owner: claim, digest: '', position: null, last: null };
   return read.header.kind === 'seal'
     ? afterSeal({ ...start, foreign: false }, read)
     : after({ ...start, foreign: false }, read);
@@ -68,7 +66,6 @@ function after(end: ChainEnd, { header, digest }: Read): ChainEnd {
     digest,
     position: header.kind === 'chunk' ? header.to : 'at' in header ? header.at : null,
     last: { term: end.term, slot: end.slot },
-    lastChunk: header.kind === 'chunk' ? header : end.lastChunk,
   };
 }
 

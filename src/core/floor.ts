@@ -27,7 +27,7 @@ export function encodeFloor({ archive, stream, term, slot, owner, digest, positi
 export function decodeFloor(bytes: Uint8Array, key: string): ChainEnd {
   try {
     const { v: _, ...value } = floor.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
-    return { ...value, lastChunk: null, foreign: false };
+    return { ...value, foreign: false };
   } catch (cause) {
     throw new ShipmateError(`object ${key} can't be read as a floor`, {
       code: 'BAD_OBJECT',

@@ -329,7 +329,7 @@ export class World {
       if (read === target) break;
       end = step(end, read).end;
     }
-    return { ...end, lastChunk: null };
+    return end;
   }
 
   #hasShipped(segment: string, offset: number): boolean {
