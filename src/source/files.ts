@@ -9,8 +9,8 @@ import { locate } from './files/locate.ts';
 import { idText } from './files/names.ts';
 import { startOf } from './files/place.ts';
 import { FilesReader } from './files/reader.ts';
+import { Watch } from './files/watch.ts';
 import type { Backlog, LogSource } from './source.ts';
-import { openTailer } from './tailer.ts';
 
 export interface FilesSourceOptions extends LayoutOptions {
   /** The stream's name, for messages. */
@@ -42,6 +42,12 @@ export function openFilesSource(options: FilesSourceOptions): FilesSource {
   const directory = new Directory(dir, layoutOf(options));
   const origin = shared ? 'files' : `files-${node}`;
 
+  let watch: Watch | null = null;
+  const watched = () => {
+    watch ??= new Watch(directory, { busyPollMs, log });
+    return watch;
+  };
+
   /** Descriptors are held from what is not yet shipped: from the position's file, or from the oldest. */
   const holdFrom = async (position: Position | null): Promise<LogFile | undefined> => {
     if (position && position.origin !== origin) return undefined;
@@ -60,12 +66,8 @@ export function openFilesSource(options: FilesSourceOptions): FilesSource {
 
     async *read(from, signal) {
       if (signal.aborted) throw abortReason(signal);
-      const tailer = openTailer({ busyPollMs, log });
-      try {
-        yield* new FilesReader({ stream, origin, directory, tailer, maxSliceBytes }, signal).read(from);
-      } finally {
-        await tailer.close();
-      }
+      const { tailer } = watched();
+      yield* new FilesReader({ stream, origin, directory, tailer, maxSliceBytes }, signal).read(from);
     },
 
     async end() {
@@ -85,12 +87,16 @@ export function openFilesSource(options: FilesSourceOptions): FilesSource {
     },
 
     async acknowledge(upTo) {
+      watched();
       await holdFrom(upTo);
     },
 
     inspect: () => inspectFiles({ directory, match, isRedis: options.layout === 'redis-aof', shared, node }),
     heldBytes: () => directory.heldBytes,
-    close: () => directory.close(),
+    async close() {
+      await watch?.close();
+      await directory.close();
+    },
   };
 }
 

@@ -28,7 +28,8 @@ export interface DaemonOptions {
   readonly store?: Readonly<Record<string, unknown>>;
   readonly prefix?: string;
   readonly stream?: string;
-  readonly source: { readonly type?: string; readonly dir: string; readonly index?: string; readonly url?: string };
+  /** As the config has it; MariaDB by default. */
+  readonly source: { readonly dir: string; readonly [key: string]: unknown };
   readonly chunk?: { readonly maxBytes?: string; readonly maxDelay?: string };
   /** A FaultPlan in this file rules the daemon's store; without it the daemon is started by `bin/shipmate`. */
   readonly faults?: string;

@@ -1,6 +1,6 @@
 import { UsageError } from '../../errors.ts';
 import type { Cutter, LogFormat, Until } from '../source.ts';
-import { AofScanner, insideBase, manifestOf } from './aof.ts';
+import { AofScanner, insideBase, manifestOf, parseAofName } from './aof.ts';
 import { type Layout, type LayoutOptions, layoutOf } from './layout.ts';
 import { idText, type Place, parsePlace, placeOf } from './names.ts';
 
@@ -87,14 +87,19 @@ function timeCutter(untilMs: number, isAof: boolean): Cutter {
   throw new UsageError('the files of this stream carry no times', 'give a place instead, as FILE:OFFSET, or "latest"');
 }
 
+/** Redis begins a file without a time where the second is that of the one before: so much of it tells that it writes none. */
+const UNTIMED_BYTES = 64 << 20;
+const UNTIMED_FILES = 3;
+
 /** Cuts before the first command that is later than the time. */
 class AofTimeCutter implements Cutter {
   reached = false;
   readonly #untilMs: number;
   #segment = '';
   #fed = 0;
+  /** Null in a base file. */
   #scanner: AofScanner | null = null;
-  #hasTimes = false;
+  #untimed = { bytes: 0, files: 0 };
 
   constructor(untilMs: number) {
     this.#untilMs = untilMs;
@@ -106,17 +111,12 @@ class AofTimeCutter implements Cutter {
 
   feed(segment: string, bytes: Uint8Array): number {
     if (this.reached) return 0;
-    if (segment !== this.#segment) {
-      this.#segment = segment;
-      this.#fed = 0;
-      this.#scanner = /\.base\.(rdb|aof)$/.test(segment) ? null : new AofScanner({ untilMs: this.#untilMs });
-    }
+    if (segment !== this.#segment) this.#begin(segment);
     const before = this.#fed;
     this.#scanner?.feed(bytes);
     this.#fed += bytes.length;
-    if (this.#scanner?.ms !== null && this.#scanner !== null) this.#hasTimes = true;
     if (!this.#scanner?.stopped) {
-      if (this.#scanner && this.#scanner.boundary > 0 && !this.#hasTimes) throw noTimes(segment);
+      this.#demandTimes(bytes.length);
       return bytes.length;
     }
     const kept = Math.max(0, this.#scanner.boundary - before);
@@ -124,10 +124,23 @@ class AofTimeCutter implements Cutter {
     this.reached = true;
     return kept;
   }
-}
 
-const noTimes = (segment: string) =>
-  new UsageError(
-    `${segment} carries no times`,
-    'Redis writes them with "aof-timestamp-enabled yes"; without, give a place as FILE:OFFSET, or "latest"',
-  );
+  #begin(segment: string): void {
+    this.#segment = segment;
+    this.#fed = 0;
+    const isIncrement = parseAofName(segment)?.kind === 'incr';
+    this.#scanner = isIncrement ? new AofScanner({ untilMs: this.#untilMs }) : null;
+    if (isIncrement) this.#untimed.files++;
+  }
+
+  #demandTimes(bytes: number): void {
+    if (this.#scanner === null) return;
+    this.#untimed.bytes += bytes;
+    if (this.#scanner.ms !== null) this.#untimed = { bytes: Number.NEGATIVE_INFINITY, files: Number.NEGATIVE_INFINITY };
+    if (this.#untimed.bytes < UNTIMED_BYTES && this.#untimed.files < UNTIMED_FILES) return;
+    throw new UsageError(
+      'the increments of this stream carry no times',
+      'Redis writes them with "aof-timestamp-enabled yes"; without, give a place as FILE:OFFSET, or "latest"',
+    );
+  }
+}

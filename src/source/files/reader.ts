@@ -110,7 +110,6 @@ export class FilesReader {
     const earlier = directory.files.slice(0, directory.files.indexOf(file));
     if (!before) for (const each of earlier) each.endedAt ??= each.size;
     this.#quiet = { size: -1, sinceMs: 0 };
-    this.#follow();
     return new Slices(at, { file, scanner: () => directory.layout.scanner(at.segment), buffer: this.#buffer });
   }
 
@@ -165,13 +164,7 @@ export class FilesReader {
     }
   }
 
-  #follow(): void {
-    const { directory, tailer } = this.#options;
-    tailer.follow([directory.dir, ...(this.#file?.listed ? [this.#file.path] : [])]);
-  }
-
   async #wait(mark: number): Promise<void> {
-    this.#follow();
     await this.#options.tailer.changed(mark, this.#signal);
     if (this.#signal.aborted) throw abortReason(this.#signal);
   }

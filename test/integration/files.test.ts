@@ -1,0 +1,95 @@
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { prepareDaemon, shipmate } from '../helpers/daemon.ts';
+import { type Etcd, startEtcd } from '../helpers/etcd.ts';
+import { Redis } from '../helpers/redis.ts';
+import { STREAM, Twins } from '../helpers/twins.ts';
+import { until } from '../helpers/wait.ts';
+
+/** What a Redis holds that starts on restored files. */
+async function digestOf(restored: string): Promise<string> {
+  const redis = await Redis.start({ on: restored });
+  try {
+    return await redis.digest();
+  } finally {
+    await redis.stop();
+  }
+}
+
+describe('two daemons on the append-only files of a real Redis', () => {
+  let redis: Redis;
+  let etcd: Etcd;
+  let twins: Twins;
+  let dir: string;
+
+  beforeAll(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'shipmate-files-'));
+    const storePath = join(dir, 'store');
+    await mkdir(storePath);
+    [redis, etcd] = await Promise.all([Redis.start(), startEtcd()]);
+    const source = { type: 'files', dir: redis.aofDir, layout: 'redis-aof', shared: true };
+    const common = { endpoints: etcd.endpoints, storePath, source };
+    const daemons = await Promise.all(
+      ['db-1', 'db-2'].map((node) => prepareDaemon({ node, dir: join(dir, node), ...common })),
+    );
+    twins = new Twins({ dir, etcd, storePath, daemons, proxies: new Map() });
+  });
+  afterAll(async () => {
+    await Promise.all((twins?.daemons ?? []).map((daemon) => daemon.kill()));
+    await Promise.all([redis?.stop(), etcd?.stop()]);
+    await rm(dir, { recursive: true, force: true });
+  });
+
+  const settled = async () => {
+    const end = await redis.end();
+    await until('all of it is in the archive', async () => (await twins.chain.end())?.id === end, {
+      describe: () => `${end}\n${twins.tails()}`,
+    });
+    return { id: end, digest: await redis.digest() };
+  };
+
+  test('a death in the middle of rewrites loses nothing: a Redis on what is restored holds the same keys', async () => {
+    const before = redis.load();
+    await until('there is something to begin with', () => before.written() > 2_000);
+    await redis.rewrite();
+    const { master, standby } = await twins.ready();
+    await redis.rewrite();
+    master.signal('SIGKILL');
+    const since = standby.mark();
+    await redis.rewrite();
+    await standby.becomesMaster({ since });
+    await master.start();
+    await before.stop();
+    const early = await settled();
+
+    // Redis tells times in seconds.
+    await delay(1_100 - (Date.now() % 1_000));
+    const time = new Date(Math.floor(Date.now() / 1_000) * 1_000 - 1_000).toISOString();
+    await twins.ready();
+    const after = redis.load();
+    await until('more is written', () => after.written() > 2_000);
+    await standby.stop();
+    await redis.rewrite();
+    await after.stop();
+    const late = await settled();
+    expect(late.digest).not.toBe(early.digest);
+
+    await twins.succeed(master, 'verify', STREAM, '--deep');
+    const restored = [twins.restore(), twins.restore('--until', early.id), twins.restore('--until', time)];
+    const digests = await Promise.all(restored.map(async (each) => digestOf(await each)));
+    expect(digests).toEqual([late.digest, early.digest, early.digest]);
+    const inBase = await shipmate(
+      master.configFile,
+      'restore',
+      STREAM,
+      '--to',
+      join(dir, 'no'),
+      '--until',
+      '2020-01-01T00:00:00Z',
+    );
+    expect(inBase).toMatchObject({ code: 1, stderr: expect.stringContaining('is not in the archive') });
+  }, 90_000);
+});
