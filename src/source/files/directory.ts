@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Position } from '../../core/position.ts';
 import { codeOf, ShipmateError } from '../../errors.ts';
 import { unreadable, unsteady } from './errors.ts';
-import { type Found, LogFile } from './file.ts';
+import { type FileIdentity, type Found, LogFile } from './file.ts';
 import type { Layout } from './layout.ts';
 import { sequenceName, sequenceNumber } from './names.ts';
 
@@ -177,34 +177,41 @@ export class Directory {
 
   #take(found: readonly Found[]): void {
     const unknown = new Set(this.files);
+    const byInode = Map.groupBy(this.files, ({ identity }) => inodeText(identity));
     const present = found.map((each) => {
-      const same = [...unknown].find((file) => this.#isSame(file, each));
+      const same = byInode.get(inodeText(each.identity))?.find((file) => unknown.has(file) && this.#isSame(file, each));
       if (!same) return new LogFile(this.dir, each);
       unknown.delete(same);
       same.seen(each);
       return same;
     });
     if (this.layout.live === null) this.#demandNames(present, unknown);
-    const isAhead = (file: LogFile) =>
-      this.#holdFrom !== null && this.files.indexOf(file) > this.files.indexOf(this.#holdFrom);
-    const list = [...present];
-    let at = 0;
-    for (const file of this.files) {
-      if (!unknown.has(file)) at = list.indexOf(file) + 1;
+    this.files = this.#withRemoved(present, unknown);
+  }
+
+  /** Removed files stay in their place while a descriptor keeps them, or while nobody knows that they were not shipped. */
+  #withRemoved(present: readonly LogFile[], removed: ReadonlySet<LogFile>): LogFile[] {
+    const before = this.files;
+    const shipped = this.#holdFrom === null ? before.length : before.indexOf(this.#holdFrom);
+    const after = new Map<LogFile | null, LogFile[]>();
+    let last: LogFile | null = null;
+    for (const [index, file] of before.entries()) {
+      if (!removed.has(file)) last = file;
       else {
         file.listed = false;
-        if (file.isOpen || isAhead(file)) list.splice(at++, 0, file);
+        if (file.isOpen || index > shipped) after.set(last, [...(after.get(last) ?? []), file]);
       }
     }
+    const list = [...(after.get(null) ?? []), ...present.flatMap((file) => [file, ...(after.get(file) ?? [])])];
     // What comes to stand before what was shipped is no part of the archive.
-    const shipped = this.#holdFrom === null ? 0 : list.indexOf(this.#holdFrom);
-    for (const file of list.slice(0, Math.max(0, shipped))) if (!this.files.includes(file)) file.endedAt = 0;
-    this.files = list;
+    const known = new Set(before);
+    const from = this.#holdFrom === null ? 0 : list.indexOf(this.#holdFrom);
+    for (const file of list.slice(0, Math.max(0, from))) if (!known.has(file)) file.endedAt = 0;
+    return list;
   }
 
   /** While it is open no other file can have its inode; otherwise a new one may. */
-  #isSame(file: LogFile, { name, identity, size }: Found): boolean {
-    if (file.identity.dev !== identity.dev || file.identity.ino !== identity.ino) return false;
+  #isSame(file: LogFile, { name, size }: Found): boolean {
     const { live } = this.layout;
     if (live === null && file.name !== name) return false;
     if (file.isOpen) return true;
@@ -212,9 +219,8 @@ export class Directory {
   }
 
   #demandNames(present: readonly LogFile[], removed: ReadonlySet<LogFile>): void {
-    const isOf = (a: LogFile, b: LogFile) => a.identity.dev === b.identity.dev && a.identity.ino === b.identity.ino;
     for (const file of removed) {
-      const renamed = file.isOpen && present.find((each) => isOf(each, file));
+      const renamed = file.isOpen && present.find((each) => inodeText(each.identity) === inodeText(file.identity));
       if (!renamed) continue;
       throw new ShipmateError(`${file.path} was renamed to ${renamed.name}`, {
         code: 'SOURCE_RENAMED',
@@ -244,5 +250,7 @@ export class Directory {
     }
   }
 }
+
+const inodeText = ({ dev, ino }: FileIdentity) => `${dev}/${ino}`;
 
 const isThere = ({ size, listed, isOpen }: LogFile) => size > 0 && (listed || isOpen);

@@ -4,7 +4,7 @@ import { bytesText } from '../../core/format.ts';
 import { messageOf, ShipmateError } from '../../errors.ts';
 import type { Finding } from '../source.ts';
 import type { Directory } from './directory.ts';
-import { COPYTRUNCATE } from './errors.ts';
+import { COPYTRUNCATE, late } from './errors.ts';
 
 export interface Inspected {
   readonly directory: Directory;
@@ -29,7 +29,12 @@ export async function inspectFiles(inspected: Inspected): Promise<Finding[]> {
         message: `"shared" is off: only ${node} ships these files, and no twin takes over from it`,
       });
     }
-    const { shrunk } = directory;
+    const { shrunk, files } = directory;
+    for (const { path, size, endedAt } of files) {
+      if (endedAt === null || size <= endedAt) continue;
+      const { message, hint } = late(path, { from: endedAt, size });
+      findings.push({ level: 'error', message, ...(hint !== undefined && { hint }) });
+    }
     if (shrunk) findings.push({ level: 'error', message: `${shrunk.path} was shortened in place`, hint: COPYTRUNCATE });
     return [...findings, ...(await copytruncate(directory.dir))];
   } catch (error) {

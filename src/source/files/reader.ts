@@ -54,7 +54,10 @@ export class FilesReader {
       // The order counts: a file's size is final only once another follows it.
       const hasNext = directory.next(file) !== undefined;
       const size = await this.#measure(slices.offset);
-      if (!(await slices.isAsBefore())) throw this.#overwritten();
+      if (!(await slices.isAsBefore())) {
+        await this.#measure(slices.offset); // it may have been shortened only now
+        throw this.#overwritten();
+      }
       const ended = directory.layout.isComplete(file.name) || (hasNext && this.#isQuiet(size));
       await file.sync(size);
       for (;;) {
