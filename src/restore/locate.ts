@@ -1,4 +1,4 @@
-import type { Cut, Piece, Run, Segment } from '../core/ranges.ts';
+import { type Cut, type Piece, type Run, runEnd, type Segment } from '../core/ranges.ts';
 import type { LogFormat, Until } from '../source/source.ts';
 import type { ChunkReader } from './chunks.ts';
 import type { Progress } from './progress.ts';
@@ -39,7 +39,8 @@ export async function locate(search: Search): Promise<Found | 'end' | null> {
       progress.advance(ref.length);
       if (kept < ref.length || cutter.reached) {
         const cut = { segment: ref.segment, offset: ref.offset + kept, id: cutter.id ?? null };
-        return { ...withBeyond(cut, run, format), timeMs: cutter.timeMs };
+        const timeMs = cutter.timeMs ?? (cutter.timeMs === null ? lastTimeBefore(run, first) : undefined);
+        return { ...withBeyond(cut, run, format), timeMs };
       }
     }
     return cutter.isAtEnd ? 'end' : null;
@@ -57,6 +58,9 @@ export async function locate(search: Search): Promise<Found | 'end' | null> {
     }
   }
 }
+
+const lastTimeBefore = ({ segments, ...run }: Run, first: number) =>
+  runEnd({ ...run, segments: segments.slice(0, first) }).timeMs;
 
 /** What is kept behind the target, since the database wants to see that it was passed. */
 function withBeyond(cut: Cut, { segments }: Run, { segmentsBeyond }: LogFormat): Cut {
