@@ -28,6 +28,7 @@ import type { Finding, LogFormat, LogSource } from './source/source.ts';
 import { countedStore } from './store/counted.ts';
 import type { ObjectStore } from './store/store.ts';
 import { version } from './version.ts';
+import { durableIn } from './wiring/durable.ts';
 import { openStore } from './wiring/stores.ts';
 
 /** A slice of the log, at most; a chunk's block holds at least one. */
@@ -191,6 +192,7 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
     ready: () => readinessOf(shippers, coordination),
     status: async () =>
       statusReport(await coordination.overview(), { cluster: config.cluster, stores: storesOf(config) }),
+    durable: durableIn(streams.map((stream, index) => ({ stream, shipper: shippers[index]! }))),
   };
   let admin: AdminServer | null = null;
   const release = async () => {

@@ -12,6 +12,14 @@ export interface AdminView {
   /** Whether the role of every stream is known, and source and store can be reached; else why not. */
   ready(): Readiness;
   status(): Promise<StatusReport>;
+  /** Whether a file of this host's log is in the archive for sure; null for a stream that this daemon does not have. */
+  durable(stream: string, segment: string): Promise<Durable | null>;
+}
+
+export interface Durable {
+  readonly durable: boolean;
+  /** Why, or why not. */
+  readonly reason: string;
 }
 
 export interface Readiness {
@@ -40,7 +48,7 @@ interface Reply {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** Serves /metrics, /healthz, /readyz, /api/v1/status and a page. Throws a fatal ShipmateError if it can't listen. */
+/** Serves /metrics, /healthz, /readyz, /api/v1/status, what `push` asks, and a page. Throws a fatal ShipmateError if it can't listen. */
 export async function startAdmin({ host, port, view, log }: AdminOptions): Promise<AdminServer> {
   const server = createServer((request, response) => {
     answer(request, view)
@@ -86,8 +94,8 @@ function cannotListen(error: Error, host: string, port: number): ShipmateError {
 }
 
 async function answer({ method, url = '/' }: IncomingMessage, view: AdminView): Promise<Reply> {
-  const path = url.split('?', 1)[0] ?? '/';
-  const route = ROUTES.get(path);
+  const [path = '/', query = ''] = url.split('?', 2);
+  const route = ROUTES.get(path) ?? routeOfStream(path, new URLSearchParams(query));
   if (!route) return text(404, `nothing is at ${path}\n`);
   if (method !== 'GET' && method !== 'HEAD') {
     return { ...text(405, 'this interface only reads: GET or HEAD\n'), headers: { allow: 'GET, HEAD' } };
@@ -102,6 +110,19 @@ const ROUTES = new Map<string, (view: AdminView) => Promise<Reply> | Reply>([
   ['/api/v1/status', async (view) => json(200, await view.status())],
   ['/metrics', async (view) => metrics(await view.metrics())],
 ]);
+
+const OF_STREAM = /^\/api\/v1\/streams\/([^/]+)\/durable$/;
+
+function routeOfStream(path: string, query: URLSearchParams): ((view: AdminView) => Promise<Reply>) | undefined {
+  const stream = OF_STREAM.exec(path)?.[1];
+  const segment = query.get('segment');
+  if (stream === undefined) return undefined;
+  if (segment === null) return async () => text(400, 'which segment?\n');
+  return async (view) => {
+    const answer = await view.durable(stream, segment);
+    return answer === null ? text(404, `there is no stream ${stream} here\n`) : json(200, answer);
+  };
+}
 
 const readiness = ({ ok, reasons }: Readiness) => json(ok ? 200 : 503, { ok, reasons: reasons.map(redact) });
 const metrics = (body: string): Reply => ({ status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body });

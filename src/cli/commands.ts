@@ -48,6 +48,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./fetch.ts')).defineFetch,
   },
   {
+    name: 'push',
+    summary: "PostgreSQL's archive_command: waits until a file of its WAL is durable in the archive",
+    load: async () => (await import('./push.ts')).definePush,
+  },
+  {
     name: 'handover',
     summary: 'the master of a stream gives it to a twin that is ready',
     load: async () => (await import('./handover.ts')).defineHandover,

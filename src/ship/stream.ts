@@ -57,6 +57,9 @@ export class StreamShipper {
   #role: Role = 'starting';
   #readiness: Readiness | null = null;
   #settled: ChainEnd | null = null;
+  /** Where the present term, or the last one, began. */
+  #began: Position | null = null;
+  #archive: Archive | null = null;
   #opened: string | null = null;
   #inspection: Inspection | null = null;
   #measuring: Promise<Backlog> | null = null;
@@ -70,6 +73,22 @@ export class StreamShipper {
     return this.#options.name;
   }
 
+  /** Once it is open. */
+  get archive(): Archive | null {
+    return this.#archive;
+  }
+
+  /** Up to where the archive is durable, as last heard. */
+  get archiveEnd(): Position | null {
+    return (this.#role === 'master' ? this.#settled : this.#readiness?.end)?.position ?? null;
+  }
+
+  /** What this twin itself shipped in the term that it leads, without a break, and is durable; null: it leads none. */
+  get shipped(): { readonly from: Position; readonly to: Position } | null {
+    const to = this.#settled?.position;
+    return this.#role === 'master' && this.#began && to ? { from: this.#began, to } : null;
+  }
+
   /** Runs until the signal aborts; returns after leaving in order, throws what an operator must look at. */
   async run(signal: AbortSignal): Promise<void> {
     const { coordination, name, node, log, metrics, onChange } = this.#options;
@@ -77,6 +96,7 @@ export class StreamShipper {
     if (opened === null) return;
     const { claim } = opened;
     const archive = { ...opened.archive, store: patient(opened.archive.store, READS) };
+    this.#archive = archive;
     const desk = new Desk({
       stream: name,
       node,
@@ -125,6 +145,7 @@ export class StreamShipper {
         firstClaim: claim,
         enter: (role) => this.#enter(role),
         onSettled: (end) => {
+          if (end.slot === 1) this.#began = end.position;
           this.#settled = end;
           metrics.cursor(end.last ?? end);
         },

@@ -222,4 +222,6 @@ export interface FilesByName {
   isFurther(id: string, than: string): boolean;
   /** The ID so many bytes further on. */
   further(id: string, bytes: number): string;
+  /** The history file of the place's timeline; it begins with those of all timelines before. Null: it has none. */
+  historyAt(place: Position): string | null;
 }

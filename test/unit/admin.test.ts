@@ -30,6 +30,7 @@ beforeEach(async () => {
     metrics: async () => 'shipmate_term{stream="orders"} 3\n',
     ready: () => ({ ok: true, reasons: [] }),
     status: async () => report,
+    durable: async (stream) => (stream === 'orders' ? { durable: false, reason: 'not yet' } : null),
   };
   server = await startAdmin({ host: '127.0.0.1', port: 0, view, log: silent });
 });
@@ -60,6 +61,13 @@ test('/api/v1/status is the report of "status --json"', async () => {
   const response = await get('/api/v1/status?pretty');
   expect(response.headers.get('content-type')).toBe('application/json');
   expect(await response.json()).toEqual(report);
+});
+
+test('/api/v1/streams/NAME/durable tells of one segment, of a stream that is here', async () => {
+  const asked = await get('/api/v1/streams/orders/durable?segment=000000010000000000000001');
+  expect(await asked.json()).toEqual({ durable: false, reason: 'not yet' });
+  expect((await get('/api/v1/streams/billing/durable?segment=000000010000000000000001')).status).toBe(404);
+  expect((await get('/api/v1/streams/orders/durable')).status).toBe(400);
 });
 
 test('when etcd does not answer, the status is an error, and the server lives on', async () => {

@@ -1,7 +1,7 @@
 import type { Position } from '../../core/position.ts';
 import type { FilesByName } from '../source.ts';
 import { compareIds, idText, parseId } from './lsn.ts';
-import { isSegmentSize, parseWalName, type SegmentName, segmentStart } from './wal-name.ts';
+import { historyName, isSegmentSize, parseWalName, type SegmentName, segmentStart } from './wal-name.ts';
 import { readPageHeader } from './wal-page.ts';
 
 /**
@@ -12,7 +12,7 @@ const WITHOUT_WAL = /^[0-9A-F]{24}(\.partial|\.[0-9A-F]{8}\.backup)$/;
 
 /** WAL as `restore_command` asks for it. */
 export function walFiles(): FilesByName {
-  return { kindOf, isBehind, segmentBytesAt, segmentBytesIn, span, covers, isFurther, further };
+  return { kindOf, isBehind, segmentBytesAt, segmentBytesIn, span, covers, isFurther, further, historyAt };
 }
 
 function kindOf(name: string): 'segment' | 'history' | 'never' | null {
@@ -56,4 +56,9 @@ const isFurther = (id: string, than: string) => parseId(id).lsn > parseId(than).
 function further(id: string, bytes: number): string {
   const { timeline, lsn } = parseId(id);
   return idText({ timeline, lsn: lsn + BigInt(bytes) });
+}
+
+function historyAt({ segment }: Position): string | null {
+  const timeline = parseWalName(segment)?.timeline ?? 1;
+  return timeline === 1 ? null : historyName(timeline);
 }

@@ -1,0 +1,125 @@
+import { realpath } from 'node:fs/promises';
+import { get } from 'node:http';
+import { basename, dirname, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Command, InvalidArgumentError } from 'commander';
+import type { Config } from '../config.ts';
+import { codeOf, messageOf, ShipmateError, UsageError } from '../errors.ts';
+import { readConfig } from './config-file.ts';
+
+interface Options {
+  stream?: string;
+  timeout: number;
+}
+
+const TIMEOUT_SECONDS = 30;
+const ASK_MS = 5_000;
+const FIRST_PAUSE_MS = 20;
+const LONGEST_PAUSE_MS = 500;
+
+export function definePush(command: Command): void {
+  command
+    .argument('<segment-path>', '%p: relative to the data directory, from where it is called, or absolute')
+    .option('--stream <name>', 'the stream; by default the one whose source has this data directory')
+    .option('--timeout <seconds>', 'fail after so long', parseSeconds, TIMEOUT_SECONDS)
+    .addHelpText('after', "\narchive_command = 'shipmate push %p'")
+    .action(async (path: string, options: Options) => {
+      const config = await readConfig(command, { lazy: true });
+      const stream = options.stream ?? (await streamOfFile(config, path));
+      await untilDurable(questionUrl(config, stream, basename(path)), options.timeout * 1_000);
+    });
+}
+
+function parseSeconds(text: string): number {
+  const seconds = Number(text);
+  if (seconds >= 0 && seconds <= 86_400) return seconds;
+  throw new InvalidArgumentError('seconds, such as 60');
+}
+
+/** `pg_wal` may be a symbolic link, and so may the data directory. */
+async function streamOfFile(config: Config, path: string): Promise<string> {
+  const dataDir = await real(dirname(dirname(resolve(path))));
+  const own: string[] = [];
+  for (const { name, source } of Object.values(config.streams)) {
+    if (source.type === 'postgres' && (await real(source.dir)) === dataDir) own.push(name);
+  }
+  if (own.length === 1) return own[0]!;
+  throw new UsageError(
+    `${own.length === 0 ? 'no stream' : 'more than one stream'} of the config has the data directory ${dataDir}`,
+    own.length === 0 ? 'correct source.dir, or name the stream with --stream' : 'name the stream with --stream',
+  );
+}
+
+const real = (path: string) => realpath(path).catch(() => path);
+
+function questionUrl({ admin }: Config, stream: string, segment: string): string {
+  if (admin === null || admin.port === 0) {
+    throw new UsageError(
+      'the config does not say where the daemon can be asked',
+      'set admin.listen, such as 127.0.0.1:9187',
+    );
+  }
+  const anywhere: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' };
+  const host = anywhere[admin.host] ?? admin.host;
+  const at = `${host.includes(':') ? `[${host}]` : host}:${admin.port}`;
+  return `http://${at}/api/v1/streams/${encodeURIComponent(stream)}/durable?segment=${encodeURIComponent(segment)}`;
+}
+
+/** Asks again and again; throws with the last answer when the time is over. */
+async function untilDurable(url: string, timeoutMs: number): Promise<void> {
+  const untilMs = performance.now() + timeoutMs;
+  for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+    const why = await ask(url);
+    if (why === null) return;
+    if (performance.now() + pauseMs >= untilMs) throw why;
+    await delay(pauseMs);
+  }
+}
+
+/** Null for a plain yes; why not otherwise. Throws what asking again does not help. */
+async function ask(url: string): Promise<ShipmateError | null> {
+  let reply: { status: number; body: string };
+  try {
+    reply = await read(url);
+  } catch (cause) {
+    const hint = codeOf(cause) === 'ECONNREFUSED' ? 'start it: "shipmate run"' : 'is admin.listen that of the daemon?';
+    return notDurable(`the daemon does not answer at ${new URL(url).host}: ${messageOf(cause)}`, hint, cause);
+  }
+  if (reply.status === 404) throw new UsageError(`the daemon has no such stream: ${reply.body.trim()}`, 'restart it');
+  const answer = answerOf(reply);
+  if (answer?.durable === true) return null;
+  const segment = new URL(url).searchParams.get('segment');
+  const reason = answer?.reason ?? `the daemon answered ${reply.status}: ${reply.body.slice(0, 200).trim()}`;
+  return notDurable(
+    `${segment} is not durable in the archive: ${reason}`,
+    'the server keeps it and asks again; "shipmate status" tells how the stream stands',
+  );
+}
+
+const notDurable = (message: string, hint: string, cause?: unknown) =>
+  new ShipmateError(message, { code: 'NOT_DURABLE', hint, cause });
+
+function answerOf({ status, body }: { status: number; body: string }): { durable: boolean; reason: string } | null {
+  if (status !== 200) return null;
+  try {
+    const { durable, reason } = JSON.parse(body);
+    return { durable: durable === true, reason: String(reason) };
+  } catch {
+    return null;
+  }
+}
+
+function read(url: string): Promise<{ status: number; body: string }> {
+  return new Promise((done, fail) => {
+    const request = get(url, { agent: false, timeout: ASK_MS }, (response) => {
+      let body = '';
+      response.setEncoding('utf8').on('data', (text) => {
+        body += text;
+      });
+      response.on('end', () => done({ status: response.statusCode ?? 0, body }));
+      response.on('error', fail);
+    });
+    request.on('timeout', () => request.destroy(new Error(`no answer within ${ASK_MS / 1_000} s`)));
+    request.on('error', fail);
+  });
+}

@@ -1,0 +1,109 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Position } from '../core/position.ts';
+import { WitnessDigest } from '../core/witness.ts';
+import { codeOf } from '../errors.ts';
+import type { FilesByName } from '../source/source.ts';
+import type { ChunkReader } from './chunks.ts';
+import { type FoundFile, findFile } from './fetch-find.ts';
+
+export interface DurableQuestion {
+  readonly chunks: ChunkReader;
+  readonly files: FilesByName;
+  /** Where the server has its log. */
+  readonly directory: string;
+  readonly name: string;
+  /** What was shipped from there itself, without a break, and is durable; null: that is not known. */
+  readonly shipped: { readonly from: Position; readonly to: Position } | null;
+  /** Up to where the archive is durable; null: not known. */
+  readonly archiveEnd: Position | null;
+}
+
+export interface DurableAnswer {
+  readonly durable: boolean;
+  readonly reason: string;
+}
+
+/**
+ * Whether the server may let go of a file. Yes only where all of its very bytes are in the living archive: they were
+ * shipped from here, or what is in the store agrees with them digest for digest. Whose log it is, and which timeline,
+ * does not matter then.
+ */
+export async function askDurable(question: DurableQuestion): Promise<DurableAnswer> {
+  const { files, name, archiveEnd, directory } = question;
+  const kind = files.kindOf(name);
+  if (kind === null) return no(`${name} is no name of a file of this log`);
+  if (kind === 'never') return yes('it holds nothing that is not in segments, or in the base backup itself');
+  const file = await openFile(join(directory, name));
+  if (file === null) return no(`${name} is not in ${directory}`);
+  try {
+    const { size } = await file.stat();
+    if (kind === 'segment' && isShipped(question, size)) return yes('it was shipped from here');
+    if (archiveEnd !== null && files.isBehind(name, archiveEnd)) return no(`the archive ends at ${archiveEnd.id}`);
+    return await askStore(question, file, size);
+  } finally {
+    await file.close();
+  }
+}
+
+const yes = (reason: string): DurableAnswer => ({ durable: true, reason });
+const no = (reason: string): DurableAnswer => ({ durable: false, reason });
+
+/** IDs are ordered by timeline, then place: between two of one timeline there is none of another. */
+function isShipped({ files, name, shipped }: DurableQuestion, size: number): boolean {
+  if (shipped === null || size === 0 || size !== (files.segmentBytesAt(shipped.to) ?? size)) return false;
+  const { from, to } = files.span(name, size);
+  const isOneTimeline = shipped.from.origin === shipped.to.origin;
+  return isOneTimeline && files.covers(from, shipped.from.id) && files.covers(shipped.to.id, to);
+}
+
+async function askStore(question: DurableQuestion, file: FileHandle, size: number): Promise<DurableAnswer> {
+  const { chunks, files, name, archiveEnd } = question;
+  const found = await findFile(chunks, name, files);
+  if ('absent' in found) {
+    const isRepeated = archiveEnd !== null && (await isRepeatedBy(files.historyAt(archiveEnd), question, file));
+    return isRepeated ? yes('a later history file, which is in the archive, begins with it') : no(found.absent);
+  }
+  if (found.length < size) return no(`${found.length} of its ${size} bytes are in the archive`);
+  const isSame = found.length === size && (await holds(file, found));
+  return isSame ? yes('the archive has the same bytes') : no('what the archive has under this name is another file');
+}
+
+/** A history file begins with that of the timeline before. */
+async function isRepeatedBy(later: string | null, question: DurableQuestion, file: FileHandle): Promise<boolean> {
+  const { chunks, files, name } = question;
+  if (later === null || later === name || files.kindOf(name) !== 'history') return false;
+  const found = await findFile(chunks, later, files);
+  if ('absent' in found) return false;
+  const pieces: Uint8Array[] = [];
+  for await (const { bytes } of chunks.readInOrder(found.pieces)) pieces.push(Buffer.from(bytes));
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(found.length + 1), 0, found.length + 1, 0);
+  return bytesRead > 0 && Buffer.concat(pieces).subarray(0, bytesRead).equals(buffer.subarray(0, bytesRead));
+}
+
+const READ_BYTES = 1 << 20;
+
+async function holds(file: FileHandle, { pieces }: FoundFile): Promise<boolean> {
+  const buffer = Buffer.allocUnsafe(READ_BYTES);
+  for (const { offset, length, chunkLength, witness } of pieces) {
+    if (length !== chunkLength) return false; // of a part the archive tells no digest
+    const digest = new WitnessDigest();
+    for (let done = 0; done < length; ) {
+      const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, length - done), offset + done);
+      if (bytesRead === 0) return false;
+      digest.update(buffer.subarray(0, bytesRead));
+      done += bytesRead;
+    }
+    if (digest.digest() !== witness) return false;
+  }
+  return true;
+}
+
+async function openFile(path: string): Promise<FileHandle | null> {
+  try {
+    return await open(path, 'r');
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return null;
+    throw error;
+  }
+}

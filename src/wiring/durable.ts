@@ -1,0 +1,25 @@
+import { join } from 'node:path';
+import type { Durable } from '../admin/server.ts';
+import type { StreamConfig } from '../config.ts';
+import { ChunkReader } from '../restore/chunks.ts';
+import { askDurable } from '../restore/durable.ts';
+import type { StreamShipper } from '../ship/stream.ts';
+import { walFiles } from '../source/postgres/wal-files.ts';
+
+/** Answers what `push` asks of one daemon's streams. */
+export function durableIn(streams: readonly { readonly stream: StreamConfig; readonly shipper: StreamShipper }[]) {
+  const files = walFiles();
+  const readers = new Map<string, ChunkReader>();
+  return async (name: string, segment: string): Promise<Durable | null> => {
+    const found = streams.find(({ stream }) => stream.name === name);
+    if (!found) return null;
+    const { source } = found.stream;
+    if (source.type !== 'postgres') return { durable: false, reason: `stream ${name} is no log of PostgreSQL` };
+    const { archive, shipped, archiveEnd } = found.shipper;
+    if (archive === null)
+      return { durable: false, reason: found.shipper.notReady()[0] ?? 'the daemon has just started' };
+    const chunks = readers.get(name) ?? new ChunkReader(archive);
+    readers.set(name, chunks);
+    return askDurable({ chunks, files, directory: join(source.dir, 'pg_wal'), name: segment, shipped, archiveEnd });
+  };
+}
