@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { addAbortSignal, type Readable } from 'node:stream';
+import { piecesOf } from '../pieces.ts';
 import type { BucketPaths } from './bucket.ts';
 import { crc32cOf, RunningCrc32c } from './checksum.ts';
 import { type Answer, type Connection, jsonOf, refusalOf } from './connection.ts';
@@ -211,24 +212,4 @@ export class Uploads {
     if (arrived >= from && arrived <= to) return arrived;
     throw unexpected(this.#options.connection.name, `create ${key}`, `${arrived} bytes are said to have arrived`);
   }
-}
-
-/** The stream's bytes in pieces of one size, but for the last; none if it is empty. Destroys it when it is left. */
-async function* piecesOf(body: Readable, pieceBytes: number): AsyncGenerator<Buffer, undefined> {
-  let parts: Buffer[] = [];
-  let length = 0;
-  for await (const given of body) {
-    let rest = Buffer.from(given.buffer, given.byteOffset, given.length);
-    while (length + rest.length > pieceBytes) {
-      const cut = pieceBytes - length;
-      yield Buffer.concat([...parts, rest.subarray(0, cut)]);
-      rest = rest.subarray(cut);
-      parts = [];
-      length = 0;
-    }
-    parts.push(rest);
-    length += rest.length;
-  }
-  if (length > 0) yield Buffer.concat(parts);
-  return undefined;
 }
