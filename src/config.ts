@@ -187,6 +187,7 @@ export function sharedDigest(config: Config, stream: StreamConfig): string {
 /** Where a store is, whoever looks: how a host reaches a bucket, as whom, and at what price, is its own affair. */
 function placeOf(store: StoreConfig): object {
   if (store.type === 'file') return store;
-  const { type, bucket, prefix } = store;
-  return { type, bucket, prefix };
+  const { type, prefix } = store;
+  if (type === 'azure') return { type, container: store.container, prefix };
+  return { type, bucket: store.bucket, prefix };
 }

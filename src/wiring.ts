@@ -39,7 +39,11 @@ const POOL_BYTES = 32 << 20;
 /** What `check` says of a store beyond what every store must do. */
 export async function inspectBackend(config: Config, name: string): Promise<Finding[]> {
   const store = storeOf(config, name);
-  if (store.type !== 'gcs') return [];
+  if (store.type === 'file') return [];
+  if (store.type !== 'gcs') {
+    const { inspectReading } = await import('./store/inspect.ts');
+    return inspectReading(await openStore(config, name));
+  }
   const { inspectBucket } = await import('./store/gcs/inspect.ts');
   return inspectBucket({ name, ...store });
 }

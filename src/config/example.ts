@@ -38,6 +38,11 @@ stores:
   # All but type and bucket may be left out: storageClass is by default the bucket's (or NEARLINE, COLDLINE, ARCHIVE),
   # credentials are by default the environment's, and an endpoint with http is an emulator.
   # cloud: { type: gcs, bucket: acme-logs, prefix: prod, storageClass: STANDARD, keyFile: /etc/shipmate/gcs.json, apiEndpoint: "https://storage.googleapis.com" }
+  # A bucket of S3, or of a server that speaks its protocol and honours If-None-Match (shipmate check finds out). Region
+  # and credentials are by default the environment's.
+  # aws: { type: s3, bucket: acme-logs, prefix: prod, region: eu-central-1, storageClass: STANDARD_IA, endpoint: "https://s3.example.com", forcePathStyle: true }
+  # A container of Azure Blob Storage: of an account, or of an endpoint or a connectionStringFile instead.
+  # azure: { type: azure, container: logs, prefix: prod, account: acme, accessTier: Cool }
 
 # Which store a stream goes to, under a name. A stream may name a store directly instead.
 # plans:

@@ -126,6 +126,7 @@ const fileStore = object({
 });
 
 const BUCKET = /^[a-z0-9](?!.*\.\.)[a-z0-9._-]{1,220}[a-z0-9]$/;
+const ACCESS_TIERS = ['Hot', 'Cool', 'Cold'] as const;
 const STORAGE_CLASSES = ['STANDARD', 'NEARLINE', 'COLDLINE', 'ARCHIVE'] as const;
 
 const gcsStore = object({
@@ -150,6 +151,63 @@ const gcsStore = object({
   path: ['apiEndpoint'],
   message: 'must be https, since "keyFile" is given',
 });
+
+const endpoint = (like: string) =>
+  z
+    .url({ protocol: /^https?$/, hostname: /^.+$/, error: `must be a URL such as ${like}` })
+    .refine((url) => URL.parse(url)?.username === '', 'must not hold a user or password')
+    .transform((url) => url.replace(/\/+$/, ''));
+
+const s3Store = object({
+  type: z.literal('s3'),
+  bucket: z
+    .string()
+    .regex(
+      /^[a-z0-9](?!.*\.\.)[a-z0-9.-]{1,61}[a-z0-9]$/,
+      withHint('is not a valid bucket name', 'the name alone, without s3:// and without a path, such as acme-logs'),
+    )
+    .describe('An existing bucket; it is never created.'),
+  prefix: prefix.prefault('').describe('Of all names in it, as a directory.'),
+  region: z
+    .string()
+    .regex(/^[a-z0-9-]+$/, 'must be a region such as eu-central-1')
+    .exactOptional()
+    .describe("Of the bucket; by default the environment's."),
+  endpoint: endpoint('https://s3.example.com').exactOptional().describe("By default AWS's for the region."),
+  forcePathStyle: z.boolean().exactOptional().describe("The bucket in the path, not in the host's name."),
+  storageClass: z
+    .string()
+    .regex(/^[A-Z0-9_-]+$/, 'must be a storage class such as STANDARD_IA')
+    .exactOptional()
+    .describe("Of new objects; by default the bucket's."),
+});
+
+const azureStore = object({
+  type: z.literal('azure'),
+  container: z
+    .string()
+    .regex(
+      /^[a-z0-9](?!.*--)[a-z0-9-]{1,61}[a-z0-9]$/,
+      withHint('is not a valid container name', 'the name alone, without the account and without a path'),
+    )
+    .describe('An existing container; it is never created.'),
+  prefix: prefix.prefault('').describe('Of all names in it, as a directory.'),
+  account: z
+    .string()
+    .regex(/^[a-z0-9]{3,24}$/, 'must be the name of a storage account')
+    .exactOptional()
+    .describe("The storage account; credentials are the environment's."),
+  endpoint: endpoint('https://acme.blob.core.windows.net')
+    .refine((url) => url.startsWith('https:'), 'must be https: an emulator is named by "connectionStringFile"')
+    .exactOptional()
+    .describe('The same by its address, where it has another than usual.'),
+  connectionStringFile: path.exactOptional().describe('The same by a file, whose first line holds its key too.'),
+  accessTier: z.enum(ACCESS_TIERS).exactOptional().describe("Of new objects; by default the account's."),
+}).refine(
+  (store) =>
+    [store.account, store.endpoint, store.connectionStringFile].filter((one) => one !== undefined).length === 1,
+  'needs exactly one of "account", "endpoint" and "connectionStringFile"',
+);
 
 const binlogSource = object({
   type: z.enum(['mariadb', 'mysql']),
@@ -253,7 +311,7 @@ export const configFile = object({
     .default('continue')
     .describe('What a master does whose lease runs out while etcd cannot be reached.'),
   stores: z
-    .record(name, z.discriminatedUnion('type', [fileStore, gcsStore]))
+    .record(name, z.discriminatedUnion('type', [fileStore, gcsStore, s3Store, azureStore]))
     .refine(notEmpty, 'must hold at least one store'),
   plans: z.record(name, object({ primary: name.describe('A name below "stores".') })).default({}),
   streams: z.record(name, stream).refine(notEmpty, 'must hold at least one stream'),

@@ -11,11 +11,6 @@ interface Later {
 /** What the config contract names and this version cannot do yet. It is refused, never ignored. */
 const LATER: readonly Later[] = [
   {
-    path: ['stores', '*', 'type'],
-    values: ['s3', 'azure'],
-    hint: 'this version has the store types "file" and "gcs"',
-  },
-  {
     path: ['streams', '*', 'encrypt'],
     hint: 'this version stores chunks unencrypted: remove it only if the store may hold them so',
   },

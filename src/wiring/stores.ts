@@ -5,5 +5,7 @@ import type { ObjectStore } from '../store/store.ts';
 export async function openStore(config: Config, name: string): Promise<ObjectStore> {
   const store = storeOf(config, name);
   if (store.type === 'gcs') return (await import('../store/gcs.ts')).openGcsStore({ name, ...store });
+  if (store.type === 's3') return (await import('../store/s3.ts')).openS3Store({ name, ...store });
+  if (store.type === 'azure') return (await import('../store/azure.ts')).openAzureStore({ name, ...store });
   return (await import('../store/file.ts')).openFileStore({ name, ...store });
 }

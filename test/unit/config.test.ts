@@ -301,8 +301,6 @@ describe('a directory of files', () => {
 
 describe('what this version cannot do is refused, never ignored', () => {
   test.each<[string, unknown, string]>([
-    ['stores.main', { type: 's3', bucket: 'acme-logs' }, 'stores.main: type: s3 is not supported by this version'],
-    ['stores.main', { type: 'azure' }, 'stores.main: type: azure is not supported by this version'],
     ['streams.orders.encrypt', { recipients: ['age1x'] }, 'streams.orders.encrypt: not supported by this version'],
     ['plans.gold', { primary: 'main', copies: ['main'] }, 'plans.gold.copies: not supported by this version'],
     ['plans.gold', { primary: 'main', delay: '15m' }, 'plans.gold.delay: not supported by this version'],

@@ -1,42 +1,13 @@
-import { ShipmateError } from '../../errors.ts';
 import { connectToGcs, type GcsStoreOptions, openGcsStore } from '../gcs.ts';
+import { inspectReading, type StoreFinding } from '../inspect.ts';
 import { BucketPaths } from './bucket.ts';
 import { jsonOf } from './connection.ts';
 
-/** In the words of `shipmate check`. */
-export interface BucketFinding {
-  readonly level: 'ok' | 'warning' | 'error';
-  readonly message: string;
-  readonly hint?: string;
-}
-
-/** No key of an archive is called so. */
-const ABSENT = 'shipmate-check';
-
 /** What a daemon, or a restore, could not read in a bucket, and what the bucket does with objects by itself. */
-export async function inspectBucket(options: GcsStoreOptions): Promise<BucketFinding[]> {
-  const store = openGcsStore(options);
-  // Tried, not asked for: a role may be bound with a condition on names, and emulators know no roles.
-  const refusals = [
-    await refusalBy(() => store.head(ABSENT)),
-    await refusalBy(async () => {
-      for await (const _ of store.list('')) break;
-    }),
-  ];
-  const denied = refusals.filter((refusal) => refusal !== null);
-  if (denied.length > 0) return denied;
-  return [{ level: 'ok', message: `bucket ${options.bucket} can be read and listed` }, ...(await habitsOf(options))];
-}
-
-async function refusalBy(attempt: () => Promise<unknown>): Promise<BucketFinding | null> {
-  try {
-    await attempt();
-    return null;
-  } catch (error) {
-    if (!(error instanceof ShipmateError && error.code === 'STORE_DENIED')) throw error;
-    const { message, hint } = error;
-    return { level: 'error', message, ...(hint !== undefined && { hint }) };
-  }
+export async function inspectBucket(options: GcsStoreOptions): Promise<StoreFinding[]> {
+  const readable = await inspectReading(openGcsStore(options));
+  if (readable.some(({ level }) => level === 'error')) return readable;
+  return [...readable, ...(await habitsOf(options))];
 }
 
 interface Bucket {
@@ -51,7 +22,7 @@ interface LifecycleRule {
 }
 
 /** What is set on the bucket, where this account may see it: it needs no right to. */
-async function habitsOf(options: GcsStoreOptions): Promise<BucketFinding[]> {
+async function habitsOf(options: GcsStoreOptions): Promise<StoreFinding[]> {
   const path = pathsOf(options).bucket('fields=lifecycle,retentionPolicy,softDeletePolicy');
   const action = 'look at the bucket';
   const answer = await connectToGcs(options).ask({ action, method: 'GET', path });
@@ -73,7 +44,7 @@ async function habitsOf(options: GcsStoreOptions): Promise<BucketFinding[]> {
   ];
 }
 
-const DELETES: BucketFinding = {
+const DELETES: StoreFinding = {
   level: 'warning',
   message: 'a lifecycle rule of the bucket deletes objects, and an archive has a hole where one is missing',
   hint: 'remove the rule, or limit it to other prefixes with matchesPrefix',
