@@ -1,0 +1,131 @@
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { Readable } from 'node:stream';
+import { afterEach, describe, expect, test } from '@jest/globals';
+import { raceProbe } from '../../src/archive/identity.ts';
+import { openS3Store } from '../../src/store/s3.ts';
+import { startS3rver } from '../helpers/s3rver.ts';
+
+const never = new AbortController().signal;
+const credentials = { accessKeyId: 'S3RVER', secretAccessKey: 'S3RVER' };
+
+type Answer = (request: IncomingMessage, body: Buffer, response: ServerResponse) => void;
+
+let server: Server | null = null;
+afterEach(() => {
+  server?.closeAllConnections();
+  server?.close();
+  server = null;
+});
+
+/** A store on a server that answers as the test says. */
+async function storeOn(answer: Answer, options: { pieceBytes?: number; deadlineMs?: number } = {}) {
+  server = createServer(async (request, response) => {
+    const pieces: Buffer[] = [];
+    for await (const piece of request) pieces.push(piece);
+    answer(request, Buffer.concat(pieces), response);
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const { deadlineMs = 5_000, ...rest } = options;
+  const place = { name: 'main', bucket: 'archive', endpoint, forcePathStyle: true };
+  return openS3Store({ ...place, credentials, timings: { deadlineMs, stallMs: deadlineMs }, ...rest });
+}
+
+const refuse = (status: number, code: string): Answer => {
+  const body = `<?xml version="1.0"?><Error><Code>${code}</Code><Message>no</Message></Error>`;
+  return (_, __, response) => response.writeHead(status, { 'content-type': 'application/xml' }).end(body);
+};
+
+describe('an S3 store', () => {
+  test('refuses a look-alike that takes the condition and overwrites all the same', async () => {
+    const lookAlike = await startS3rver();
+    try {
+      const { url: endpoint, bucket } = lookAlike;
+      const store = openS3Store({ name: 'main', bucket, endpoint, forcePathStyle: true, credentials });
+      await expect(raceProbe(store, 'orders', never)).rejects.toThrow(
+        'does not honour "create only if the name is free"',
+      );
+    } finally {
+      await lookAlike.stop();
+    }
+  });
+
+  test.each([
+    [403, 'AccessDenied', 'STORE_DENIED', 'fatal', 's3:PutObject'],
+    [403, 'RequestTimeTooSkewed', 'STORE_DENIED', 'fatal', 'clock'],
+    [404, 'NoSuchBucket', 'STORE_MISSING', 'fatal', 'bucket'],
+    [301, 'PermanentRedirect', 'STORE_UNFIT', 'fatal', 'region'],
+    [400, 'BadDigest', 'STORE_DAMAGED', 'retry', 'checksum'],
+    [503, 'SlowDown', 'STORE_BUSY', 'retry', 'slow down'],
+    [500, 'InternalError', 'STORE_FAILED', 'retry', 'tried again'],
+  ])('says what %i %s means', async (status, said, code, verdict, hint) => {
+    let asked = 0;
+    const store = await storeOn((...call) => {
+      asked++;
+      refuse(status, said)(...call);
+    });
+    const refusal = store.create('key', Buffer.from('x'), never);
+    await expect(refusal).rejects.toMatchObject({ code, verdict, hint: expect.stringContaining(hint) });
+    expect(asked).toBe(1); // the loops retry
+  });
+
+  test('a conflict with another creation is `exists` only once the other is there', async () => {
+    let isThere = false;
+    const store = await storeOn((request, body, response) => {
+      if (request.method === 'PUT') return refuse(409, 'ConditionalRequestConflict')(request, body, response);
+      if (!isThere) return refuse(404, 'NoSuchKey')(request, body, response);
+      response.writeHead(206, { 'content-range': 'bytes 0-0/7', 'content-length': '1' }).end('x');
+    });
+    await expect(store.create('key', Buffer.from('x'), never)).rejects.toMatchObject({ verdict: 'retry' });
+    isThere = true;
+    expect(await store.create('key', Buffer.from('x'), never)).toBe('exists');
+  });
+
+  test('a server that does not answer is down after the deadline, and a term that ends leaves at once', async () => {
+    const store = await storeOn(() => {}, { deadlineMs: 300 });
+    await expect(store.create('key', Buffer.from('x'), never)).rejects.toMatchObject({ code: 'STORE_DOWN' });
+    const term = new AbortController();
+    const creation = store.create('key', Buffer.from('x'), term.signal);
+    const reason = new Error('the term is over');
+    term.abort(reason);
+    await expect(creation).rejects.toBe(reason);
+  });
+
+  test('a long stream goes in parts, and is completed only if its name is free', async () => {
+    const parts: Buffer[] = [];
+    const conditions: unknown[] = [];
+    const aborted: string[] = [];
+    const store = await storeOn(
+      (request, body, response) => {
+        const { pathname, searchParams } = new URL(request.url ?? '', 'http://host');
+        const isProbe = pathname.endsWith('.shipmate-probe');
+        if (request.method === 'DELETE') {
+          aborted.push(pathname);
+          return response.writeHead(204).end();
+        }
+        if (searchParams.has('uploads')) {
+          const xml = '<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>';
+          return response.end(xml);
+        }
+        if (request.method === 'PUT') {
+          if (!isProbe) parts.push(body);
+          return response.writeHead(200, { etag: '"e"' }).end();
+        }
+        conditions.push(request.headers['if-none-match']);
+        if (isProbe || pathname.endsWith('taken')) return refuse(412, 'PreconditionFailed')(request, body, response);
+        response.end('<CompleteMultipartUploadResult/>');
+      },
+      { pieceBytes: 1_000 },
+    );
+    const bytes = Buffer.from('0123456789'.repeat(250));
+    const stream = () => Readable.from([bytes]);
+    expect(await store.create('free', stream, never)).toBe('created');
+    expect(parts.map(({ length }) => length)).toEqual([1_000, 1_000, 500]);
+    expect(Buffer.concat(parts).equals(bytes)).toBe(true);
+    expect(await store.create('taken', stream, never)).toBe('exists');
+    expect(aborted).toContain('/archive/taken');
+    expect(new Set(conditions)).toEqual(new Set(['*']));
+  });
+});
