@@ -113,6 +113,9 @@ class Cluster {
       'osd pool default pg autoscale mode': 'off',
       'mon allow pool size one': true,
       'mon max pg per osd': 1_000,
+      // Every pool is a proposal, and each waits for others by default for a second.
+      'paxos propose interval': 0.02,
+      'paxos min wait': 0.01,
       'osd crush chooseleaf type': 0,
       'rgw rados pool pg num min': 1,
       'rgw frontends': `beast endpoint=127.0.0.1:${gateway}`,
