@@ -103,15 +103,12 @@ export class PostgresPair extends Twins {
     this.primary = standby;
   }
 
-  /**
-   * The other host comes back as a standby, its daemon too; what its server has alone is rewound. `byArchive`: what the
-   * primary has removed already comes from the archive.
-   */
-  async rejoins({ byArchive = false }: { byArchive?: boolean } = {}): Promise<void> {
+  /** The other host comes back as a standby, its daemon too; what its server has alone is rewound. */
+  async rejoins(): Promise<void> {
     const { server, daemon } = this.standby;
     await server.end();
     await server.rewind(this.primary.server);
-    await server.start(byArchive ? { restore_command: this.#fetch(daemon) } : {});
+    await server.start();
     if (!daemon.running) await daemon.start();
   }
 
@@ -177,11 +174,8 @@ export class PostgresPair extends Twins {
 
   /** A server that recovered a base backup to the archive's end, by `fetch` from the archive itself; for the caller to stop. */
   async recoverByFetch(backup: string): Promise<Postgres> {
-    return this.recovered(backup, { restore_command: this.#fetch(this.daemons[0]!) });
-  }
-
-  #fetch({ configFile }: Daemon): string {
-    return `${SHIPMATE} fetch ${STREAM} %f "%p" -c ${configFile}`;
+    const { configFile } = this.daemons[0]!;
+    return this.recovered(backup, { restore_command: `${SHIPMATE} fetch ${STREAM} %f "%p" -c ${configFile}` });
   }
 
   /** A server that recovered a base backup by these settings, and is writable; for the caller to stop. */
