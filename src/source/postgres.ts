@@ -47,17 +47,11 @@ export function openPostgresSource(options: PostgresSourceOptions): LogSource {
 
   /** The server's own word and files, of a moment after the call. */
   const look = async (): Promise<OwnLog> => {
-    try {
-      const state = await server.ask();
-      const { systemId, walSegmentBytes: segmentBytes } = state;
-      known = { state, descent: await wal.descentOf({ systemId, segmentBytes }, state.timeline), wal };
-      return known;
-    } catch (error) {
-      known = null;
-      // While it was away another data directory may have been put in the place of this one.
-      memory.sameness.forget();
-      throw error;
-    }
+    const state = await server.ask();
+    if (state.life !== known?.state.life) memory.sameness.forget();
+    const { systemId, walSegmentBytes: segmentBytes } = state;
+    known = { state, descent: await wal.descentOf({ systemId, segmentBytes }, state.timeline), wal };
+    return known;
   };
 
   const locateTwice = async (head: Head | null): Promise<Located> => {

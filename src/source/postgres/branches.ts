@@ -7,19 +7,19 @@ import { parseWalName } from './wal-name.ts';
 
 /** What an archive tells of the timelines that it is on, remembered: only what is new is looked at again. */
 export class Branches {
-  #descent: { incarnation: string; descent: Descent } | null = null;
+  #descent: Descent | null = null;
 
   /** The history of the head's timeline, by its file in the archive; null where that is not there. Reads the store. */
   async descentOf(cluster: Cluster, head: Head, { origin, incarnation }: Position): Promise<Descent | null> {
-    if (this.#descent?.incarnation === incarnation) return this.#descent.descent;
+    const known = this.#descent;
+    if (known !== null && known.find({ origin, incarnation }) === known.newest) return known;
     for await (const chunk of head.history()) {
       const name = parseWalName(chunk.to.segment);
       if (name?.kind !== 'history' || chunk.to.origin !== origin || chunk.to.incarnation !== incarnation) continue;
       const bytes = await head.bytes(chunk);
       if (incarnationOf(name.timeline, bytes) !== incarnation) continue;
-      const descent = new Descent(cluster, name.timeline, bytes);
-      this.#descent = { incarnation, descent };
-      return descent;
+      this.#descent = new Descent(cluster, name.timeline, bytes);
+      return this.#descent;
     }
     return null;
   }

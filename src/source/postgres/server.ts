@@ -83,6 +83,7 @@ class OneServer implements PostgresServer {
     const { timeline, lsn } = isInRecovery ? await this.#flushedOnStandby(row!) : flushedOnPrimary(row!);
     this.#known = {
       ...this.#fitness!,
+      life: row!.life,
       isInRecovery,
       timeline,
       flushed: lsn,
