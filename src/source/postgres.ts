@@ -10,7 +10,9 @@ import { PgWal } from './postgres/pg-wal.ts';
 import { WalReader } from './postgres/reader.ts';
 import { Sameness } from './postgres/sameness.ts';
 import type { Server, Slot } from './postgres/server-state.ts';
+import { Tail } from './postgres/tail.ts';
 import { earlier } from './postgres/timelines.ts';
+import { segmentStartAt } from './postgres/wal-name.ts';
 import type { Finding, Head, Located, LogSource } from './source.ts';
 import { openTailer } from './tailer.ts';
 
@@ -43,6 +45,7 @@ export function openPostgresSource(options: PostgresSourceOptions): LogSource {
   const wal = new PgWal(dir);
   const memory = { sameness: new Sameness(), branches: new Branches() };
   const meter = new BacklogMeter();
+  const tail = new Tail();
   let known: OwnLog | null = null;
 
   /** The server's own word and files, of a moment after the call. */
@@ -69,8 +72,11 @@ export function openPostgresSource(options: PostgresSourceOptions): LogSource {
   const keepFrom = async (position: Position) => {
     const own = known?.descent.find(position) ? known : await look();
     const timeline = own.descent.find(position);
+    if (!timeline) return;
     // A child's first segment is shipped whole; and what is beyond our end now may be on another timeline soon.
-    if (timeline) await slot?.advance(earlier(own.descent.lsnOf(position), readableEnd(own, timeline)));
+    const lsn = earlier(own.descent.lsnOf(position), readableEnd(own, timeline));
+    // The last bytes before it stay too: they show at the next start that this is the log which was shipped.
+    await slot?.advance(segmentStartAt(lsn, own.state.walSegmentBytes) === lsn ? lsn - 1n : lsn);
   };
 
   return {
@@ -96,7 +102,7 @@ export function openPostgresSource(options: PostgresSourceOptions): LogSource {
         if (from === null) await slot?.hold();
         const start = from ?? (await beginning(await look()));
         await keepFrom(start);
-        yield* new WalReader(start, { stream, look, tailer, maxSliceBytes }, signal).read();
+        yield* new WalReader(start, { stream, look, tailer, tail, maxSliceBytes }, signal).read();
       } finally {
         await tailer.close();
       }

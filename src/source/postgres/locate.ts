@@ -52,7 +52,7 @@ async function onOwnTimeline(
   head: Head,
   position: Position,
   timeline: Timeline,
-  { sameness }: Memory,
+  { sameness, branches }: Memory,
 ): Promise<Answer> {
   const { state, descent } = own;
   const end = descent.lsnOf(position);
@@ -65,6 +65,12 @@ async function onOwnTimeline(
     const reason = `the archive ends at ${lsnText(end)} of timeline ${timeline.number}, the WAL here at ${lsnText(state.flushed)}`;
     if (state.isInRecovery) return { result: 'behind', at: position, allowed: false, reason };
     return backTo(own, common, { reason: `${reason}, and it is a primary`, allowed: false });
+  }
+  const child = descent.childOf(timeline);
+  if (child?.target && end > child.begin) {
+    const reason = `${tell(child, timeline)}, was recovered to an earlier place than the archive's end, ${position.id}: ${child.target}`;
+    const chunk = await branches.newestBefore(own, head, timeline, child.begin);
+    return backTo(own, chunk, { reason: `${reason}. It is not taken by itself`, allowed: false });
   }
   return goOn(own, position, timeline);
 }
@@ -157,6 +163,7 @@ async function whyNotTaken(own: OwnLog, { head, archived, left, child }: Fork): 
   const { state, descent } = own;
   if (state.isInRecovery) return 'It is not taken by itself: this server is a standby';
   if (child.begin > left) return 'It is not taken by itself: it goes on with what the archive has left';
+  if (child.target) return `It is not taken by itself: it was recovered to an earlier place: ${child.target}`;
   // A promotion takes a number that it knows to be free: one that knew of the archive's timeline takes a higher one.
   if (child.number <= archived.number) {
     return "It is not taken by itself: nothing shows that it was promoted later than the archive's server";

@@ -7,6 +7,7 @@ import { lsnText } from './lsn.ts';
 import { type OwnLog, readableEnd } from './own-log.ts';
 import { PageChecker } from './pages.ts';
 import type { SegmentFile } from './pg-wal.ts';
+import type { Tail } from './tail.ts';
 import { earlier, isInHistory, type Timeline, tell } from './timelines.ts';
 import { DEFAULT_PAGE_BYTES } from './wal-page.ts';
 import { WalScanner } from './wal-records.ts';
@@ -16,6 +17,8 @@ export interface ReaderOptions {
   /** Asks the server, and looks at its history. */
   readonly look: () => Promise<OwnLog>;
   readonly tailer: Tailer;
+  /** Of what was read before, by whichever reader. */
+  readonly tail: Tail;
   readonly maxSliceBytes: number;
 }
 
@@ -46,6 +49,7 @@ export class WalReader {
   #sliceStart = 0n;
   #segment: OpenSegment | null = null;
   #at: Position;
+  #life: string | null = null;
 
   constructor(from: Position, options: ReaderOptions, signal: AbortSignal) {
     this.#at = from;
@@ -68,6 +72,7 @@ export class WalReader {
         const own = await look();
         const timeline = own.descent.find(this.#at);
         if (!timeline) throw this.#discontinuity(`the server is on ${pathOf(own)} now`);
+        await this.#demandSame(own);
         if (isInHistory(this.#at)) yield* this.#history(timeline);
         yield* this.#upTo(own, timeline, readableEnd(own, timeline));
         this.#demandMore(own, timeline);
@@ -76,8 +81,18 @@ export class WalReader {
     } catch (error) {
       throw this.#signal.aborted ? abortReason(this.#signal) : error;
     } finally {
-      await this.#segment?.file.close();
+      await this.#leave();
     }
+  }
+
+  /** A server that was started since it was read may be another one in the same directory. */
+  async #demandSame({ state: { life }, wal }: OwnLog): Promise<void> {
+    if (life === this.#life) return;
+    if (!(await this.#options.tail.isHere(wal, this.#at))) {
+      throw this.#discontinuity('other bytes are in the place of those that were read before');
+    }
+    await this.#leave();
+    this.#life = life;
   }
 
   /** The rest of the history file. */
@@ -95,6 +110,7 @@ export class WalReader {
       const slice = await this.#slice(own, timeline, lsn, end);
       if (!slice) return;
       this.#at = slice.to;
+      this.#options.tail.set(slice);
       yield slice;
     }
   }
@@ -146,12 +162,16 @@ export class WalReader {
   /** The segment of a position, open. */
   async #enter({ wal, descent }: OwnLog, { segment: name, offset }: Position, lsn: bigint): Promise<OpenSegment> {
     if (this.#segment?.name === name) return this.#segment;
-    await this.#segment?.file.close();
-    this.#segment = null;
+    await this.#leave();
     const file = await wal.open(name);
     if (!file) throw this.#discontinuity(`${name} is gone`, HINT);
     this.#segment = { name, file, pages: new PageChecker(file, descent, lsn - BigInt(offset)) };
     return this.#segment;
+  }
+
+  async #leave(): Promise<void> {
+    await this.#segment?.file.close();
+    this.#segment = null;
   }
 
   /** Whether the timeline may still get more; where it may not, the next term begins with its child. */
