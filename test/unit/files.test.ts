@@ -212,6 +212,22 @@ describe('copytruncate and overwriting are found, and never gone over in silence
     expect(shippedText(shipping)).toEqual([files.written[0], 'after\n']);
   });
 
+  test('shortened, and the copy is met later: all that is there is shipped once it is accepted', async () => {
+    const { files, shipping, open, following } = begin({ live: 'audit.log' });
+    const source = open();
+    const { ending } = await following(source);
+    files.write('not yet whole');
+    truncateSync(files.path('audit.log'));
+    expect(await ending).toBeInstanceOf(Discontinuity);
+    writeFileSync(files.path('audit.log.1'), files.written[0]!);
+    appendFileSync(files.path('audit.log'), 'after\n');
+    const located = await source.locate(shipping.head());
+    expect(located).toMatchObject({ result: 'gap', allowed: false, reason: expect.stringContaining('copytruncate') });
+    shipping.open(located);
+    await shipping.ship(source);
+    expect(shippedText(shipping)).toEqual(['line 0 \n', files.written[0], 'after\n']);
+  });
+
   test('copied and shortened while it is followed: all that is there is shipped once it is accepted', async () => {
     const { files, shipping, open, follow, following } = begin({ live: 'audit.log' });
     const source = open();

@@ -44,7 +44,7 @@ async function answerFor(here: Here, head: Head | null): Promise<Answer> {
   }
   if (directory.shrunk) {
     const what = `${directory.shrunk.path} was shortened or overwritten in place, so that bytes may be lost; ${COPYTRUNCATE}`;
-    return gap(here, position, file ?? directory.shrunk, what);
+    return gap(here, position, file ?? copyOf(directory) ?? directory.shrunk, what);
   }
   if (file === null) return missing(here, position);
   directory.bind(file, position);
@@ -105,7 +105,7 @@ async function missing(here: Here, position: Position): Promise<Answer> {
     return gap(here, position, directory.oldest!, what);
   }
   const same = files.find(({ name, listed }) => listed && name === position.segment);
-  if (same && same.size > 0) {
+  if (same) {
     const what =
       same.size < position.offset
         ? `${same.name} has ${same.size} bytes, ${position.offset} were shipped of it: it was shortened in place; ${COPYTRUNCATE}`
@@ -119,6 +119,9 @@ async function missing(here: Here, position: Position): Promise<Answer> {
   const reason = `${position.segment} is gone, and no newer file is here yet`;
   return { result: 'behind', at: null, allowed: false, reason };
 }
+
+/** What appeared before a file that was being shipped, as copytruncate's copies do: it may hold what was not shipped. */
+const copyOf = ({ files }: Directory) => files.find(({ listed, size, endedAt }) => listed && size > 0 && endedAt === 0);
 
 /** The first file after one whose bytes are still here; for Redis the base, which holds all that is missing. */
 function after(directory: Directory, file: LogFile): LogFile {
