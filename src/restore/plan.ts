@@ -136,7 +136,7 @@ function indexOfStretch({ format, from = null, afterGap }: PlanOptions, stretche
   if (from === null) return 0;
   return Math.max(
     0,
-    stretches.findLastIndex(([first]) => format.covers?.(from, beginOf(first!, format))),
+    stretches.findLastIndex((runs) => format.covers?.(from, beginOf(runs, format))),
   );
 }
 
@@ -149,7 +149,7 @@ async function cutRuns(
   const runs: StatedRun[] = [];
   let found: Found | 'end' | null = null;
   for (const [index, each] of stretch.entries()) {
-    const before = stateBefore(each, runs.at(-1)?.end ?? '', format);
+    const before = stateBefore(stretch.slice(index), runs.at(-1)?.end ?? '', format);
     const next = firstId(stretch[index + 1]);
     const run = await untilItsEnd(options, each, { before, next });
     found = until.kind === 'latest' ? null : await locate({ ...options, run, until, before, next });
@@ -232,7 +232,7 @@ function demandWholeStart({ chunks, format }: PlanOptions, runs: readonly Run[])
 /** What lies before the archive's first transaction can't be cut to. */
 function demandNotBefore({ chunks, until, format }: PlanOptions, stretch: readonly Run[]): void {
   const { timeMs } = runStart(stretch[0]!);
-  const begin = beginOf(stretch[0]!, format);
+  const begin = beginOf(stretch, format);
   const isBefore =
     until.kind === 'time'
       ? timeMs !== null && until.ms < timeMs

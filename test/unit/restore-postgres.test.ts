@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { lstat, mkdtemp, readFile, readlink, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -117,6 +118,23 @@ function write(server: WalServer, segments: number): void {
 
 const timeOf = ({ micros }: WalEvent, offsetMs = 0) => new Date(micros / 1000 + offsetMs).toISOString();
 const guideIn = (dir: string) => readFile(join(dir, 'recovery-settings.conf'), 'utf8');
+
+test('the settings name any directory as the shell and PostgreSQL read it', () => {
+  const runs = [{ directory: '', origin: 'postgres-1-1', segments: ['000000010000000000000001'] }];
+  const directory = "/it's 100%/a\\b";
+  const { content } = format.guide!({ stream: 'orders', directory, runs, until: { kind: 'latest' } });
+  const [, command = ''] = /^restore_command = '(.*)'$/m.exec(content) ?? [];
+  const read = command.replaceAll("''", "'").replaceAll('\\\\', '\\');
+  const filled = read.replaceAll(
+    /%(.)/g,
+    (_, sign) => ({ '%': '%', f: 'FILE', p: 'pg_wal/RECOVERYXLOG' })[String(sign)]!,
+  );
+  expect(
+    execFileSync('/bin/sh', ['-c', `echo() { printf '%s|' "$@"; }; ${filled.replace(/^cp/, 'echo')}`], {
+      encoding: 'utf8',
+    }),
+  ).toBe(`${directory}/FILE|pg_wal/RECOVERYXLOG|`);
+});
 
 describe('one timeline', () => {
   let server: WalServer;
@@ -247,6 +265,7 @@ describe('a promotion', () => {
       code: 'NOT_IN_ARCHIVE',
       message: expect.stringMatching(/timeline 1 was left at 0\/3/),
     });
+    await expect(restored({ from: `1/${dead}` })).rejects.toMatchObject({ code: 'NOT_IN_ARCHIVE' });
     expect((await recovered({ until: `1/${dead}`, throughTerm: 2 })).commits).toEqual(commitsOf(old));
   });
 
