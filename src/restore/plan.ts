@@ -147,15 +147,16 @@ async function cutRuns(
 ): Promise<{ runs: StatedRun[]; found: Found | 'end' | null }> {
   const { until, format } = options;
   const runs: StatedRun[] = [];
-  let found: Found | 'end' | null = null;
+  let found: 'end' | null = null;
   for (const [index, each] of stretch.entries()) {
     const before = stateBefore(stretch.slice(index), runs.at(-1)?.end ?? '', format);
     const next = firstId(stretch[index + 1]);
     const run = await untilItsEnd(options, each, { before, next });
-    found = until.kind === 'latest' ? null : await locate({ ...options, run, until, before, next });
-    if (found !== null && found !== 'end') {
-      return { runs: notEmpty([...runs, stated(cutRun(run, found), before, format)]), found };
+    const here = until.kind === 'latest' ? null : await locate({ ...options, run, until, before, next });
+    if (here !== null && here !== 'end') {
+      return { runs: notEmpty([...runs, stated(cutRun(run, here), before, format)]), found: here };
     }
+    found ??= here;
     runs.push(stated(run, before, format));
   }
   return { runs: notEmpty(runs), found };

@@ -172,6 +172,25 @@ describe('one timeline', () => {
     expect(recover(dir).commits).toEqual(commitsOf(server));
   });
 
+  test('goes on after an interruption where a promotion has made a second directory of it meanwhile', async () => {
+    const dir = join(root, 'again');
+    const options = { chunks: new ChunkReader(archive), format, directory: dir, progress: silent };
+    const planned = () => planRestore({ ...options, until: { kind: 'latest' }, afterGap: false });
+    const interrupted = async () => {
+      throw new Error('interrupted');
+    };
+    await expect(restore(await planned(), { ...options, afterwards: interrupted })).rejects.toThrow('interrupted');
+    const standby = made(server.standby());
+    standby.promote();
+    write(standby, 1);
+    await ship(standby);
+    for (let n = 0; n < 2; n++) {
+      await expect(restore(await planned(), { ...options, afterwards: interrupted })).rejects.toThrow('interrupted');
+    }
+    expect(await restore(await planned(), options)).toBe(0);
+    expect(recover(dir)).toEqual({ timeline: 2, commits: commitsOf(standby) });
+  });
+
   test('up to a time: everything before the first commit that is later, and no more segments than that takes', async () => {
     const commits = commitsOf(server);
     const target = commits[3]!;
