@@ -3,6 +3,7 @@ import { type Position, samePlace } from '../core/position.ts';
 import { abortReason, ShipmateError } from '../errors.ts';
 import { BacklogMeter } from './postgres/backlog.ts';
 import { Branches } from './postgres/branches.ts';
+import { readControlFile } from './postgres/control-file.ts';
 import { noWal, otherHistory } from './postgres/errors.ts';
 import { locate } from './postgres/locate.ts';
 import { beginningOf, type OwnLog, readableEnd } from './postgres/own-log.ts';
@@ -35,6 +36,7 @@ export interface PostgresSourceOptions {
 }
 
 const DEFAULT_SLICE_BYTES = 1 << 20;
+const SETTLE_MS = 10;
 /** What speaks against a take-over counts when it was found twice, the second time by an answer to a later question. */
 const MAX_LOOKS = 4;
 
@@ -42,6 +44,7 @@ const MAX_LOOKS = 4;
 export function openPostgresSource(options: PostgresSourceOptions): LogSource {
   const { stream, dir, server, slot, inspect, busyPollMs, log } = options;
   const maxSliceBytes = options.maxSliceBytes ?? DEFAULT_SLICE_BYTES;
+  const settleMs = Math.min(SETTLE_MS, busyPollMs / 2);
   const wal = new PgWal(dir);
   const memory = { sameness: new Sameness(), branches: new Branches() };
   const meter = new BacklogMeter();
@@ -81,7 +84,8 @@ export function openPostgresSource(options: PostgresSourceOptions): LogSource {
 
   return {
     async identity() {
-      return { type: 'postgres', name: (await server.ask()).systemId };
+      // A daemon that starts while its server is down knows it too.
+      return { type: 'postgres', name: (await readControlFile(dir)).systemId };
     },
 
     async locate(head) {
@@ -102,7 +106,7 @@ export function openPostgresSource(options: PostgresSourceOptions): LogSource {
         if (from === null) await slot?.hold();
         const start = from ?? (await beginning(await look()));
         await keepFrom(start);
-        yield* new WalReader(start, { stream, look, tailer, tail, maxSliceBytes }, signal).read();
+        yield* new WalReader(start, { stream, look, tailer, tail, maxSliceBytes, settleMs }, signal).read();
       } finally {
         await tailer.close();
       }

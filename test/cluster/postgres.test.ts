@@ -66,9 +66,10 @@ describe('a pair whose primaries die one after the other', () => {
     await failsOver();
     moments.push(await pair.moment());
     const { server, daemon } = pair.standby;
+    await daemon.start();
+    await pair.says(pair.standby, /^behind: .*does not answer/);
     await server.start();
     await server.pgbench({ transactions: 20 });
-    await daemon.start();
     await pair.says(pair.standby, /^fork: /);
     const end = await pair.chain.end();
     await pair.primary.daemon.kill();
