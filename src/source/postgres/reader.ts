@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Position } from '../../core/position.ts';
 import { abortReason, Discontinuity } from '../../errors.ts';
 import type { LogSlice } from '../source.ts';
@@ -20,6 +21,8 @@ export interface ReaderOptions {
   /** Of what was read before, by whichever reader. */
   readonly tail: Tail;
   readonly maxSliceBytes: number;
+  /** From a hint of a write to the question whether it is flushed: asked at once, the server would have to say no. */
+  readonly settleMs: number;
 }
 
 interface OpenSegment {
@@ -64,7 +67,7 @@ export class WalReader {
   }
 
   async *read(): AsyncGenerator<LogSlice, never> {
-    const { tailer, look } = this.#options;
+    const { tailer, look, settleMs } = this.#options;
     try {
       for (;;) {
         this.#signal.throwIfAborted();
@@ -77,6 +80,7 @@ export class WalReader {
         yield* this.#upTo(own, timeline, readableEnd(own, timeline));
         this.#demandMore(own, timeline);
         await tailer.changed(mark, this.#signal);
+        await delay(settleMs, undefined, { signal: this.#signal });
       }
     } catch (error) {
       throw this.#signal.aborted ? abortReason(this.#signal) : error;
