@@ -34,7 +34,7 @@ async function answerFor(here: Here, head: Head | null): Promise<Answer> {
   const file = await find(directory, head, position);
   if (file === null && head.witness === null)
     return start(here, 'nothing was shipped yet, and the oldest file is another');
-  if (directory.oldest === undefined) {
+  if (directory.oldest === undefined && !(file === null && sameName(directory, position))) {
     return {
       result: 'behind',
       at: null,
@@ -104,7 +104,7 @@ async function missing(here: Here, position: Position): Promise<Answer> {
     const what = `no file here holds what was shipped last (${position.id}): it was removed or shortened; ${COPYTRUNCATE}`;
     return gap(here, position, directory.oldest!, what);
   }
-  const same = files.find(({ name, listed }) => listed && name === position.segment);
+  const same = sameName(directory, position);
   if (same) {
     const what =
       same.size < position.offset
@@ -119,6 +119,10 @@ async function missing(here: Here, position: Position): Promise<Answer> {
   const reason = `${position.segment} is gone, and no newer file is here yet`;
   return { result: 'behind', at: null, allowed: false, reason };
 }
+
+/** What has the position's name now, where names stay as they are; perhaps nothing is left of what was shipped of it. */
+const sameName = ({ files, layout }: Directory, { segment }: Position) =>
+  layout.live === null ? files.find(({ name, listed }) => listed && name === segment) : undefined;
 
 /** What appeared before a file that was being shipped, as copytruncate's copies do: it may hold what was not shipped. */
 const copyOf = ({ files }: Directory) => files.find(({ listed, size, endedAt }) => listed && size > 0 && endedAt === 0);
