@@ -71,9 +71,9 @@ async function carryOut(command: Command, asked: Asked): Promise<void> {
   const chunks = await openChunks(command, asked);
   const found = await findFile(chunks, segment, files);
   if ('absent' in found) throw notInArchive(asked, found.absent);
+  if (recovery && found.goesOn) await letReadOn(command, asked, recovery, found.fileBytes);
   await writeFound(chunks, found, path, partialPath(path));
   clearTimeout(timer);
-  if (recovery && found.length === found.fileBytes) await letReadOn(command, asked, recovery, found.fileBytes);
 }
 
 const walFiles = async () => (await import('../source/postgres/wal-files.ts')).walFiles();
@@ -118,7 +118,7 @@ async function recoveryOf(command: Command): Promise<Recovery | null> {
   return recoveryAt(process.env.SHIPMATE_READ_AHEAD, resolve(config));
 }
 
-/** The segment is there already: what keeps others from being read ahead is no failure of this one. */
+/** What keeps others from being read ahead is no failure of this one. */
 async function letReadOn(command: Command, asked: Asked, recovery: Recovery, segmentBytes: number): Promise<void> {
   const { stream, segment, dest, options } = asked;
   const { readOnAfter } = await import('../restore/ahead-files.ts');
@@ -140,7 +140,7 @@ async function readOn(command: Command, asked: Asked): Promise<void> {
   const stopping = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => stopping.abort());
   await readAhead({
-    chunks: await openChunks(command, asked),
+    open: () => openChunks(command, asked),
     files: await walFiles(),
     recovery,
     after: asked.segment,

@@ -19,6 +19,8 @@ export interface FoundFile {
   readonly length: number;
   /** Of the whole file: what is missing at its end was never written, and is zeros. */
   readonly fileBytes: number;
+  /** Whether the archive has something of the file that follows it on its timeline, or has left that. */
+  readonly goesOn: boolean;
 }
 
 /** Proof that the archive holds nothing of the file; anything less is an error. */
@@ -119,7 +121,8 @@ class FileSearch {
       if (reading.hole !== null) throw this.#missing(reading.hole);
       throw this.#torn(segment);
     }
-    return { name, pieces: segment.pieces, length: segment.length, fileBytes };
+    const goesOn = !this.#files.isBehind(this.#files.next(name, fileBytes), position);
+    return { name, pieces: segment.pieces, length: segment.length, fileBytes, goesOn };
   }
 
   /** Of any life: the server asks for one after the other, to find the newest timeline, beyond those that were left. */
@@ -291,7 +294,7 @@ function fileOf(name: string, chunks: readonly Read<Chunk>[]): FoundFile {
     return { ...refOf(chunk), offset: from.offset, length, witness };
   });
   const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
-  return { name, pieces, length, fileBytes: length };
+  return { name, pieces, length, fileBytes: length, goesOn: false };
 }
 
 const refOf = ({ header, digest }: Read<Chunk>) => ({ place: placeIn(header), digest, chunkLength: header.length });

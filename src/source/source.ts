@@ -216,6 +216,8 @@ export interface FilesByName {
   segmentBytesIn(start: Uint8Array): number | null;
   /** The IDs at a segment's ends. */
   span(segment: string, segmentBytes: number): { readonly from: string; readonly to: string };
+  /** The segment that follows, if its timeline goes on. */
+  next(segment: string, segmentBytes: number): string;
   /** Whether a log that stands at `id` has all that `target` names. */
   covers(id: string, target: string): boolean;
   /** Whether the ID lies further on than the other, whatever their timelines. */
