@@ -52,7 +52,7 @@ interface Asked {
 }
 
 async function carryOut(command: Command, asked: Asked): Promise<void> {
-  const { segment, dest, options } = asked;
+  const { stream, segment, dest, options } = asked;
   const files = await walFiles();
   const kind = files.kindOf(segment);
   if (kind === null) {
@@ -60,7 +60,7 @@ async function carryOut(command: Command, asked: Asked): Promise<void> {
   }
   if (kind === 'never') throw notInArchive(asked, 'it holds segments and history files alone');
   const timer = setTimeout(() => giveUp(asked), options.timeout * 1_000);
-  const [{ takeAhead }, { findFile }, { partialPath, writeFound }] = await Promise.all([
+  const [{ takeAhead }, { findFile }, { partialPath, writeFound, writeStandIn }] = await Promise.all([
     import('../restore/ahead-files.ts'),
     import('../restore/fetch-find.ts'),
     import('../restore/fetch-write.ts'),
@@ -70,6 +70,7 @@ async function carryOut(command: Command, asked: Asked): Promise<void> {
   if (recovery && (await takeAhead(recovery, segment, path))) return;
   const chunks = await openChunks(command, asked);
   const found = await findFile(chunks, segment, files);
+  if ('absent' in found && found.isPassed) return writeStandIn(stream, path, partialPath(path));
   if ('absent' in found) throw notInArchive(asked, found.absent);
   if (recovery && found.goesOn) await letReadOn(command, asked, recovery, found.fileBytes);
   await writeFound(chunks, found, path, partialPath(path));

@@ -26,6 +26,8 @@ export interface FoundFile {
 /** Proof that the archive holds nothing of the file; anything less is an error. */
 export interface Absent {
   readonly absent: string;
+  /** It is the history file of a timeline below the newest one, of which nothing was ever shipped. */
+  readonly isPassed?: boolean;
 }
 
 /**
@@ -110,7 +112,6 @@ class FileSearch {
     }
     const fileBytes = await segmentBytesOf(this.#chunks, position, this.#files);
     const { from, to } = this.#files.span(name, fileBytes);
-    await this.#demandSwitched(head, to);
     const reading = await readRange(this.#archive, this.#files, { from, until: { kind: 'id', id: to } });
     const all = livingSegments(reading);
     const at = all.findLastIndex(({ segment }) => segment.name === name);
@@ -121,18 +122,31 @@ class FileSearch {
       if (reading.hole !== null) throw this.#missing(reading.hole);
       throw this.#torn(segment);
     }
+    const isOfHead = segment.origin === position.origin;
+    if (!isOfHead || segment.length < fileBytes) await this.#demandSwitched(position, to);
     const goesOn = !this.#files.isBehind(this.#files.next(name, fileBytes), position);
     return { name, pieces: segment.pieces, length: segment.length, fileBytes, goesOn };
   }
 
-  /** Of any life: the server asks for one after the other, to find the newest timeline, beyond those that were left. */
+  /**
+   * Of any life: the server asks for one timeline after the other, and takes the last one before a gap for the newest. So
+   * those that were left have to be there, but none above the timeline that lives.
+   */
   async history(name: string): Promise<FoundFile | Absent> {
     const { head, hole } = await this.#head();
-    const lives = await this.#livesOf(name);
-    const life = lives.length > 1 ? await this.#newestLiving(lives) : lives[0];
+    const { position } = head;
+    const isAbove = position === null || this.#files.isBehind(name, position);
+    const life = isAbove ? undefined : await this.#lifeOf(name);
     if (life !== undefined) return fileOf(name, life);
     if (hole !== null) throw this.#missing(hole);
-    return absent(head.position === null ? 'nothing was shipped yet' : `the archive ends at ${head.position.id}`);
+    if (position === null) return absent('nothing was shipped yet');
+    return { ...absent(`the archive ends at ${position.id}`), isPassed: !isAbove };
+  }
+
+  /** The living one, or else the newest. */
+  async #lifeOf(name: string): Promise<Read<Chunk>[] | undefined> {
+    const lives = await this.#livesOf(name);
+    return lives.length > 1 ? this.#newestLiving(lives) : lives[0];
   }
 
   /** The chain's present end. */
@@ -173,15 +187,15 @@ class FileSearch {
    * While the archive goes over to another timeline, of which it has less than what both timelines have in common, recovery
    * would go on along the timeline that is left.
    */
-  async #demandSwitched({ position, last }: ChainEnd, segmentEndId: string): Promise<void> {
-    const term = last?.term;
-    const opening = term === undefined ? null : (await readPlace(this.#archive, { term, slot: 0 }))?.header;
-    if (position === null || opening?.kind !== 'opening' || !opening.at) return;
-    if (this.#files.kindOf(opening.at.segment) !== 'history') return;
-    const isBefore = position.segment === opening.at.segment || this.#files.isFurther(opening.at.id, position.id);
-    if (!isBefore || !this.#files.isFurther(segmentEndId, opening.at.id)) return;
+  async #demandSwitched(head: Position, segmentEndId: string): Promise<void> {
+    const history = this.#files.historyAt(head);
+    const life = history === null ? undefined : await this.#lifeOf(history);
+    if (life === undefined) return;
+    const { id } = life[0]!.header.to;
+    const isBefore = head.segment === history || this.#files.isFurther(id, head.id);
+    if (!isBefore || !this.#files.isFurther(segmentEndId, id)) return;
     throw new ArchiveNotWhole(
-      `the archive of stream ${this.#archive.info.stream} is just going over to another timeline, at ${opening.at.id}`,
+      `the archive of stream ${this.#archive.info.stream} is just going over to another timeline, at ${id}`,
       'a moment later it has what recovery needs from there on: start it again',
     );
   }

@@ -16,7 +16,7 @@ export function walFiles(): FilesByName {
 }
 
 function kindOf(name: string): 'segment' | 'history' | 'never' | null {
-  if (WITHOUT_WAL.test(name)) return 'never';
+  if (WITHOUT_WAL.test(name) || name === historyName(1)) return 'never';
   return parseWalName(name)?.kind ?? null;
 }
 
