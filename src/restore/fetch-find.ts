@@ -70,13 +70,11 @@ class RangeReader {
 export async function segmentBytesOf(chunks: ChunkReader, head: Position, files: FilesByName): Promise<number> {
   const known = files.segmentBytesAt(head);
   if (known !== null) return known;
+  const isTelling = ({ segment }: LivingSegment) => files.kindOf(segment.name) === 'segment' && segment.offset === 0;
   const newest = await readRange(chunks.archive, files, { from: head.id, until: { kind: 'latest' } });
-  const oldest = new RangeReader(await readFloor(chunks.archive));
-  await readToFirst(chunks.archive, oldest);
-  for (const { segment } of [...livingSegments(newest), ...livingSegments({ reader: oldest })]) {
-    const first = segment.pieces[0]!;
-    if (files.kindOf(segment.name) !== 'segment' || segment.offset > 0) continue;
-    const told = files.segmentBytesIn((await chunks.read(first)).bytes);
+  const oldest = await readToFirst(chunks.archive, isTelling);
+  for (const { segment } of [...livingSegments(newest), ...oldest].filter(isTelling)) {
+    const told = files.segmentBytesIn((await chunks.read(segment.pieces[0]!)).bytes);
     if (told !== null) return told;
   }
   throw new ShipmateError(`the archive of stream ${chunks.archive.info.stream} does not tell how long a segment is`, {
@@ -85,11 +83,17 @@ export async function segmentBytesOf(chunks: ChunkReader, head: Position, files:
   });
 }
 
-/** The archive's first objects: a history file, and a segment. */
-async function readToFirst(archive: Archive, reader: RangeReader): Promise<void> {
+/** The archive's first segments: its first terms may hold nothing, or a history file alone. */
+async function readToFirst(archive: Archive, isEnough: (segment: LivingSegment) => boolean): Promise<LivingSegment[]> {
   const floor = await readFloor(archive);
-  const upTo = { term: floor.term, slot: floor.slot + HISTORY_CHUNKS };
-  await readToEnd(archive, floor, (met, read) => reader.meet(met, read), upTo);
+  const reader = new RangeReader(floor);
+  for (let end = floor; ; ) {
+    const upTo = { term: end.term, slot: end.slot + HISTORY_CHUNKS };
+    const read = await readToEnd(archive, end, reader.meet.bind(reader), upTo);
+    const segments = livingSegments({ reader });
+    if (segments.some(isEnough) || comparePlaces(read.end, end) === 0) return segments;
+    end = read.end;
+  }
 }
 
 class FileSearch {
