@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TwinStatus } from '../../src/core/status.ts';
 import { compareIds, parseId } from '../../src/source/postgres/lsn.ts';
-import { type Daemon, prepareDaemon, SHIPMATE } from './daemon.ts';
+import { checkoutForServers } from './checkout.ts';
+import { type Daemon, prepareDaemon } from './daemon.ts';
 import { startEtcd } from './etcd.ts';
 import { type GcsDoubleProcess, spawnGcsDouble } from './gcs-double-process.ts';
 import { giveToServer, type Postgres, type Settings, startPostgres } from './postgres.ts';
@@ -175,7 +176,8 @@ export class PostgresPair extends Twins {
   /** A server that recovered a base backup to the archive's end, by `fetch` from the archive itself; for the caller to stop. */
   async recoverByFetch(backup: string): Promise<Postgres> {
     const { configFile } = this.daemons[0]!;
-    return this.recovered(backup, { restore_command: `${SHIPMATE} fetch ${STREAM} %f "%p" -c ${configFile}` });
+    const shipmate = join(await checkoutForServers(this.dir), 'bin', 'shipmate');
+    return this.recovered(backup, { restore_command: `${shipmate} fetch ${STREAM} %f "%p" -c ${configFile}` });
   }
 
   /** A server that recovered a base backup by these settings, and is writable; for the caller to stop. */

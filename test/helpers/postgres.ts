@@ -131,7 +131,7 @@ const SETTINGS: Settings = {
 };
 
 /** The user that servers run as: PostgreSQL refuses root. Empty where this process is not root. */
-const serverUser = userOf('postgres');
+export const serverUser = userOf('postgres');
 
 /** Starts a real PostgreSQL primary on a free loopback port, in a temporary folder. */
 export async function startPostgres(options: PostgresOptions = {}): Promise<Postgres> {

@@ -10,6 +10,7 @@ import type { Archive } from '../../src/archive/walk.ts';
 import { openServer } from '../../src/source/postgres/server.ts';
 import { openPostgresSource } from '../../src/source/postgres.ts';
 import { openFileStore } from '../../src/store/file.ts';
+import { checkoutForServers } from '../helpers/checkout.ts';
 import { type Outcome, shipmate } from '../helpers/daemon.ts';
 import { Installation } from '../helpers/launcher.ts';
 import { type Postgres, serverFolder, startPostgres } from '../helpers/postgres.ts';
@@ -54,7 +55,7 @@ beforeAll(async () => {
   chmodSync(dir, 0o755);
   storePath = join(dir, 'store');
   await mkdir(storePath);
-  installation = await Installation.in(join(dir, 'installed'));
+  installation = await Installation.in(join(dir, 'installed'), { root: await checkoutForServers(dir) });
   config = await configure('shipmate.yaml');
   primary = await startPostgres({ settings: { wal_keep_size: '256MB', wal_recycle: 'off' } });
   backup = await primary.baseBackup();

@@ -3,7 +3,8 @@ import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { stringify } from 'yaml';
-import { type Daemon, type Outcome, prepareDaemon, SHIPMATE, shipmate } from '../helpers/daemon.ts';
+import { checkoutForServers } from '../helpers/checkout.ts';
+import { type Daemon, type Outcome, prepareDaemon, shipmate } from '../helpers/daemon.ts';
 import { type Postgres, serverFolder, startPostgres } from '../helpers/postgres.ts';
 import { measured, until } from '../helpers/wait.ts';
 
@@ -20,7 +21,8 @@ beforeAll(async () => {
   chmodSync(dir, 0o755);
   storePath = join(dir, 'store');
   await mkdir(storePath);
-  const command = `HOME=/nonexistent ${SHIPMATE} push %p --timeout 0.5 -c ${join(dir, 'db-1', 'shipmate.yaml')}`;
+  const launcher = join(await checkoutForServers(dir), 'bin', 'shipmate');
+  const command = `HOME=/nonexistent ${launcher} push %p --timeout 0.5 -c ${join(dir, 'db-1', 'shipmate.yaml')}`;
   server = await startPostgres({ settings: { archive_mode: 'on', archive_command: command } });
   const source = { type: 'postgres', dir: server.dataDir, url: server.url };
   daemon = await prepareDaemon({

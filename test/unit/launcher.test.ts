@@ -14,7 +14,7 @@ const FETCH = '"$SHIPMATE" fetch orders 000000010000000000000001 dest';
 
 /** How `bin/shipmate` ends where Node ends so. */
 async function codeAfter(node: string, command: string): Promise<number> {
-  return (await (await Installation.in(dir, node)).run(command)).code;
+  return (await (await Installation.in(dir, { node })).run(command)).code;
 }
 
 describe('fetch: nothing that goes wrong looks to PostgreSQL like the end of the archive', () => {
