@@ -77,6 +77,23 @@ describe('a cluster that was recovered to an earlier time', () => {
   });
 });
 
+test('a later promotion of a clone, which had other bytes before it, does not take the archive', async () => {
+  const [a, shipping] = [primary(), new Shipping()];
+  const before = a.flushed;
+  a.transaction({ bytes: 2_000_000 });
+  await reign(a.open({ maxSliceBytes: 1 << 16 }), shipping);
+  const b = made(a.standby());
+  b.promote();
+  b.transaction();
+  await reign(b.open(), shipping);
+  const clone = made(a.standby(before));
+  clone.line = { ...clone.line, wal: clone.line.wal.branch(1, before) };
+  clone.isInRecovery = false;
+  for (const bytes of [1000, 300_000]) clone.transaction({ bytes });
+  clone.promote(3);
+  expect(await clone.open().locate(shipping.head())).toMatchObject({ result: 'fork', allowed: false });
+});
+
 test('a server that was proven by what both timelines copied of their parent proves nothing', async () => {
   const [a, shipping] = [primary(), new Shipping()];
   await reign(a.open(), shipping);

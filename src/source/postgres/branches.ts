@@ -1,7 +1,8 @@
 import type { Position } from '../../core/position.ts';
-import type { Head, Witness } from '../source.ts';
+import type { Head } from '../source.ts';
 import { incarnationOf } from './history.ts';
 import type { OwnLog } from './own-log.ts';
+import type { Comparison } from './sameness.ts';
 import { type Cluster, Descent, isInHistory, type Timeline } from './timelines.ts';
 import { parseWalName } from './wal-name.ts';
 
@@ -24,14 +25,16 @@ export class Branches {
     return null;
   }
 
-  /** The newest chunk of a timeline, or of one before it, that ends at an LSN or before, and is here if its file is. */
-  async newestBefore(own: OwnLog, head: Head, timeline: Timeline, lsn: bigint): Promise<Witness | null> {
+  /** Compares the chunks of a timeline, and of those before it, that end at an LSN or before; what has no file here is common. */
+  async compareBefore(own: OwnLog, head: Head, timeline: Timeline, lsn: bigint): Promise<Comparison> {
     const { descent, wal } = own;
+    let differs = false;
     for await (const chunk of head.history()) {
       const of = descent.find(chunk.to);
       if (!of || of.begin > timeline.begin || (of === timeline && descent.lsnOf(chunk.to) > lsn)) continue;
-      if (isInHistory(chunk.to) || (await wal.has(chunk)) !== false) return chunk;
+      if (isInHistory(chunk.to) || (await wal.has(chunk)) !== false) return { differs, common: chunk };
+      differs = true;
     }
-    return null;
+    return { differs, common: null };
   }
 }
