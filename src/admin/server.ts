@@ -13,7 +13,14 @@ export interface AdminView {
   ready(): Readiness;
   status(): Promise<StatusReport>;
   /** Whether a file of this host's log is in the archive for sure; null for a stream that this daemon does not have. */
-  durable(stream: string, segment: string): Promise<Durable | null>;
+  durable(stream: string, file: AskedFile): Promise<Durable | null>;
+}
+
+/** A file of a server's log. */
+export interface AskedFile {
+  readonly segment: string;
+  /** By which it is known whether the daemon has the same one. */
+  readonly inode: bigint;
 }
 
 export interface Durable {
@@ -116,10 +123,13 @@ const OF_STREAM = /^\/api\/v1\/streams\/([^/]+)\/durable$/;
 function routeOfStream(path: string, query: URLSearchParams): ((view: AdminView) => Promise<Reply>) | undefined {
   const stream = OF_STREAM.exec(path)?.[1];
   const segment = query.get('segment');
+  const inode = query.get('inode');
   if (stream === undefined) return undefined;
-  if (segment === null) return async () => text(400, 'which segment?\n');
+  if (segment === null || inode === null || !/^\d{1,20}$/.test(inode)) {
+    return async () => text(400, 'which segment, and which inode has it?\n');
+  }
   return async (view) => {
-    const answer = await view.durable(stream, segment);
+    const answer = await view.durable(stream, { segment, inode: BigInt(inode) });
     return answer === null ? text(404, `there is no stream ${stream} here\n`) : json(200, answer);
   };
 }

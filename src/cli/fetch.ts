@@ -52,7 +52,7 @@ interface Asked {
 }
 
 async function carryOut(command: Command, asked: Asked): Promise<void> {
-  const { segment, dest, options } = asked;
+  const { stream, segment, dest, options } = asked;
   const files = await walFiles();
   const kind = files.kindOf(segment);
   if (kind === null) {
@@ -60,7 +60,7 @@ async function carryOut(command: Command, asked: Asked): Promise<void> {
   }
   if (kind === 'never') throw notInArchive(asked, 'it holds segments and history files alone');
   const timer = setTimeout(() => giveUp(asked), options.timeout * 1_000);
-  const [{ takeAhead }, { findFile }, { partialPath, writeFound }] = await Promise.all([
+  const [{ takeAhead }, { findFile }, { partialPath, writeFound, writeStandIn }] = await Promise.all([
     import('../restore/ahead-files.ts'),
     import('../restore/fetch-find.ts'),
     import('../restore/fetch-write.ts'),
@@ -70,10 +70,11 @@ async function carryOut(command: Command, asked: Asked): Promise<void> {
   if (recovery && (await takeAhead(recovery, segment, path))) return;
   const chunks = await openChunks(command, asked);
   const found = await findFile(chunks, segment, files);
+  if ('absent' in found && found.isPassed) return writeStandIn(stream, path, partialPath(path));
   if ('absent' in found) throw notInArchive(asked, found.absent);
+  if (recovery && found.goesOn) await letReadOn(command, asked, recovery, found.fileBytes);
   await writeFound(chunks, found, path, partialPath(path));
   clearTimeout(timer);
-  if (recovery && found.length === found.fileBytes) await letReadOn(command, asked, recovery, found.fileBytes);
 }
 
 const walFiles = async () => (await import('../source/postgres/wal-files.ts')).walFiles();
@@ -118,7 +119,7 @@ async function recoveryOf(command: Command): Promise<Recovery | null> {
   return recoveryAt(process.env.SHIPMATE_READ_AHEAD, resolve(config));
 }
 
-/** The segment is there already: what keeps others from being read ahead is no failure of this one. */
+/** What keeps others from being read ahead is no failure of this one. */
 async function letReadOn(command: Command, asked: Asked, recovery: Recovery, segmentBytes: number): Promise<void> {
   const { stream, segment, dest, options } = asked;
   const { readOnAfter } = await import('../restore/ahead-files.ts');
@@ -140,7 +141,7 @@ async function readOn(command: Command, asked: Asked): Promise<void> {
   const stopping = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => stopping.abort());
   await readAhead({
-    chunks: await openChunks(command, asked),
+    open: () => openChunks(command, asked),
     files: await walFiles(),
     recovery,
     after: asked.segment,

@@ -1,4 +1,4 @@
-import { realpath } from 'node:fs/promises';
+import { realpath, stat } from 'node:fs/promises';
 import { get } from 'node:http';
 import { basename, dirname, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -26,7 +26,8 @@ export function definePush(command: Command): void {
     .action(async (path: string, options: Options) => {
       const config = await readConfig(command, { lazy: true });
       const stream = options.stream ?? (await streamOfFile(config, path));
-      await untilDurable(questionUrl(config, stream, basename(path)), options.timeout * 1_000);
+      const asked = { stream, segment: basename(path), inode: await inodeOf(path) };
+      await untilDurable(questionUrl(config, asked), options.timeout * 1_000);
     });
 }
 
@@ -52,7 +53,23 @@ async function streamOfFile(config: Config, path: string): Promise<string> {
 
 const real = (path: string) => realpath(path).catch(() => path);
 
-function questionUrl({ admin }: Config, stream: string, segment: string): string {
+interface Asked {
+  readonly stream: string;
+  readonly segment: string;
+  readonly inode: bigint;
+}
+
+/** No file has it. */
+const NO_INODE = 0n;
+
+/** Whoever listens there may be a daemon of other servers, with a stream of the same name: it is told which file is meant. */
+const inodeOf = (path: string): Promise<bigint> =>
+  stat(path, { bigint: true }).then(
+    ({ ino }) => ino,
+    () => NO_INODE,
+  );
+
+function questionUrl({ admin }: Config, { stream, segment, inode }: Asked): string {
   if (admin === null || admin.port === 0) {
     throw new UsageError(
       'the config does not say where the daemon can be asked',
@@ -62,7 +79,8 @@ function questionUrl({ admin }: Config, stream: string, segment: string): string
   const anywhere: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' };
   const host = anywhere[admin.host] ?? admin.host;
   const at = `${host.includes(':') ? `[${host}]` : host}:${admin.port}`;
-  return `http://${at}/api/v1/streams/${encodeURIComponent(stream)}/durable?segment=${encodeURIComponent(segment)}`;
+  const query = new URLSearchParams({ segment, inode: String(inode) });
+  return `http://${at}/api/v1/streams/${encodeURIComponent(stream)}/durable?${query}`;
 }
 
 /** Asks again and again; throws with the last answer when the time is over. */

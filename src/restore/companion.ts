@@ -24,7 +24,7 @@ export async function withCompanion(
   const [first, ...others] = runs;
   const segment = first?.run.segments[0];
   const name = segment && format.companion?.(segment.name);
-  if (!first || !segment || !name) return runs;
+  if (!first || !segment || !name || name === segment.name) return runs;
   const wanted = { ...segment, name };
   const read = living.flatMap(({ segments }) => segments).find((each) => isSame(each, wanted));
   const companion = read ?? (await find(archive, wanted));

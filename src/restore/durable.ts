@@ -13,6 +13,8 @@ export interface DurableQuestion {
   /** Where the server has its log. */
   readonly directory: string;
   readonly name: string;
+  /** Of the file that is asked about: in another server's directory one may lie under the same name. */
+  readonly inode: bigint;
   /** What was shipped from there itself, without a break, and is durable; null: that is not known. */
   readonly shipped: { readonly from: Position; readonly to: Position } | null;
   /** Up to where the archive is durable; null: not known. */
@@ -37,7 +39,9 @@ export async function askDurable(question: DurableQuestion): Promise<DurableAnsw
   const file = await openFile(join(directory, name));
   if (file === null) return no(`${name} is not in ${directory}`);
   try {
-    const { size } = await file.stat();
+    const stat = await file.stat({ bigint: true });
+    const size = Number(stat.size);
+    if (stat.ino !== question.inode) return no(`the daemon ships another server's ${name}, in ${directory}`);
     if (kind === 'segment' && isShipped(question, size)) return yes('it was shipped from here');
     if (archiveEnd !== null && files.isBehind(name, archiveEnd)) return no(`the archive ends at ${archiveEnd.id}`);
     return await askStore(question, file, size);

@@ -19,11 +19,15 @@ export interface FoundFile {
   readonly length: number;
   /** Of the whole file: what is missing at its end was never written, and is zeros. */
   readonly fileBytes: number;
+  /** Whether the archive has something of the file that follows it on its timeline, or has left that. */
+  readonly goesOn: boolean;
 }
 
 /** Proof that the archive holds nothing of the file; anything less is an error. */
 export interface Absent {
   readonly absent: string;
+  /** It is the history file of a timeline below the newest one, of which nothing was ever shipped. */
+  readonly isPassed?: boolean;
 }
 
 /**
@@ -66,13 +70,11 @@ class RangeReader {
 export async function segmentBytesOf(chunks: ChunkReader, head: Position, files: FilesByName): Promise<number> {
   const known = files.segmentBytesAt(head);
   if (known !== null) return known;
+  const isTelling = ({ segment }: LivingSegment) => files.kindOf(segment.name) === 'segment' && segment.offset === 0;
   const newest = await readRange(chunks.archive, files, { from: head.id, until: { kind: 'latest' } });
-  const oldest = new RangeReader(await readFloor(chunks.archive));
-  await readToFirst(chunks.archive, oldest);
-  for (const { segment } of [...livingSegments(newest), ...livingSegments({ reader: oldest })]) {
-    const first = segment.pieces[0]!;
-    if (files.kindOf(segment.name) !== 'segment' || segment.offset > 0) continue;
-    const told = files.segmentBytesIn((await chunks.read(first)).bytes);
+  const oldest = await readToFirst(chunks.archive, isTelling);
+  for (const { segment } of [...livingSegments(newest), ...oldest].filter(isTelling)) {
+    const told = files.segmentBytesIn((await chunks.read(segment.pieces[0]!)).bytes);
     if (told !== null) return told;
   }
   throw new ShipmateError(`the archive of stream ${chunks.archive.info.stream} does not tell how long a segment is`, {
@@ -81,11 +83,17 @@ export async function segmentBytesOf(chunks: ChunkReader, head: Position, files:
   });
 }
 
-/** The archive's first objects: a history file, and a segment. */
-async function readToFirst(archive: Archive, reader: RangeReader): Promise<void> {
+/** The archive's first segments: its first terms may hold nothing, or a history file alone. */
+async function readToFirst(archive: Archive, isEnough: (segment: LivingSegment) => boolean): Promise<LivingSegment[]> {
   const floor = await readFloor(archive);
-  const upTo = { term: floor.term, slot: floor.slot + HISTORY_CHUNKS };
-  await readToEnd(archive, floor, (met, read) => reader.meet(met, read), upTo);
+  const reader = new RangeReader(floor);
+  for (let end = floor; ; ) {
+    const upTo = { term: end.term, slot: end.slot + HISTORY_CHUNKS };
+    const read = await readToEnd(archive, end, reader.meet.bind(reader), upTo);
+    const segments = livingSegments({ reader });
+    if (segments.some(isEnough) || comparePlaces(read.end, end) === 0) return segments;
+    end = read.end;
+  }
 }
 
 class FileSearch {
@@ -108,7 +116,6 @@ class FileSearch {
     }
     const fileBytes = await segmentBytesOf(this.#chunks, position, this.#files);
     const { from, to } = this.#files.span(name, fileBytes);
-    await this.#demandSwitched(head, to);
     const reading = await readRange(this.#archive, this.#files, { from, until: { kind: 'id', id: to } });
     const all = livingSegments(reading);
     const at = all.findLastIndex(({ segment }) => segment.name === name);
@@ -119,17 +126,31 @@ class FileSearch {
       if (reading.hole !== null) throw this.#missing(reading.hole);
       throw this.#torn(segment);
     }
-    return { name, pieces: segment.pieces, length: segment.length, fileBytes };
+    const isOfHead = segment.origin === position.origin;
+    if (!isOfHead || segment.length < fileBytes) await this.#demandSwitched(position, to);
+    const goesOn = !this.#files.isBehind(this.#files.next(name, fileBytes), position);
+    return { name, pieces: segment.pieces, length: segment.length, fileBytes, goesOn };
   }
 
-  /** Of any life: the server asks for one after the other, to find the newest timeline, beyond those that were left. */
+  /**
+   * Of any life: the server asks for one timeline after the other, and takes the last one before a gap for the newest. So
+   * those that were left have to be there, but none above the timeline that lives.
+   */
   async history(name: string): Promise<FoundFile | Absent> {
     const { head, hole } = await this.#head();
-    const lives = await this.#livesOf(name);
-    const life = lives.length > 1 ? await this.#newestLiving(lives) : lives[0];
+    const { position } = head;
+    const isAbove = position === null || this.#files.isBehind(name, position);
+    const life = isAbove ? undefined : await this.#lifeOf(name);
     if (life !== undefined) return fileOf(name, life);
     if (hole !== null) throw this.#missing(hole);
-    return absent(head.position === null ? 'nothing was shipped yet' : `the archive ends at ${head.position.id}`);
+    if (position === null) return absent('nothing was shipped yet');
+    return { ...absent(`the archive ends at ${position.id}`), isPassed: !isAbove };
+  }
+
+  /** The living one, or else the newest. */
+  async #lifeOf(name: string): Promise<Read<Chunk>[] | undefined> {
+    const lives = await this.#livesOf(name);
+    return lives.length > 1 ? this.#newestLiving(lives) : lives[0];
   }
 
   /** The chain's present end. */
@@ -170,15 +191,15 @@ class FileSearch {
    * While the archive goes over to another timeline, of which it has less than what both timelines have in common, recovery
    * would go on along the timeline that is left.
    */
-  async #demandSwitched({ position, last }: ChainEnd, segmentEndId: string): Promise<void> {
-    const term = last?.term;
-    const opening = term === undefined ? null : (await readPlace(this.#archive, { term, slot: 0 }))?.header;
-    if (position === null || opening?.kind !== 'opening' || !opening.at) return;
-    if (this.#files.kindOf(opening.at.segment) !== 'history') return;
-    const isBefore = position.segment === opening.at.segment || this.#files.isFurther(opening.at.id, position.id);
-    if (!isBefore || !this.#files.isFurther(segmentEndId, opening.at.id)) return;
+  async #demandSwitched(head: Position, segmentEndId: string): Promise<void> {
+    const history = this.#files.historyAt(head);
+    const life = history === null ? undefined : await this.#lifeOf(history);
+    if (life === undefined) return;
+    const { id } = life[0]!.header.to;
+    const isBefore = head.segment === history || this.#files.isFurther(id, head.id);
+    if (!isBefore || !this.#files.isFurther(segmentEndId, id)) return;
     throw new ArchiveNotWhole(
-      `the archive of stream ${this.#archive.info.stream} is just going over to another timeline, at ${opening.at.id}`,
+      `the archive of stream ${this.#archive.info.stream} is just going over to another timeline, at ${id}`,
       'a moment later it has what recovery needs from there on: start it again',
     );
   }
@@ -291,7 +312,7 @@ function fileOf(name: string, chunks: readonly Read<Chunk>[]): FoundFile {
     return { ...refOf(chunk), offset: from.offset, length, witness };
   });
   const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
-  return { name, pieces, length, fileBytes: length };
+  return { name, pieces, length, fileBytes: length, goesOn: false };
 }
 
 const refOf = ({ header, digest }: Read<Chunk>) => ({ place: placeIn(header), digest, chunkLength: header.length });

@@ -1,4 +1,4 @@
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm, writeFile } from 'node:fs/promises';
 import { codeOf, messageOf, ShipmateError } from '../errors.ts';
 import type { ChunkReader } from './chunks.ts';
 import type { FoundFile } from './fetch-find.ts';
@@ -21,6 +21,23 @@ export async function writeFound(chunks: ChunkReader, file: FoundFile, path: str
     await handle?.close().catch(() => {});
     await rm(partial, { force: true });
     throw error instanceof ShipmateError || codeOf(error) === undefined ? error : cannotWrite(path, error);
+  }
+}
+
+/**
+ * In place of a history file that was never shipped: without one the server would not look for the timelines above it.
+ * Whoever recovers along this very timeline is told by the server that it has no ancestors.
+ */
+export async function writeStandIn(stream: string, path: string, partial: string): Promise<void> {
+  try {
+    await writeFile(
+      partial,
+      `# Nothing of this timeline is in the archive of stream ${stream}, which has a later one.\n`,
+    );
+    await rename(partial, path);
+  } catch (error) {
+    await rm(partial, { force: true });
+    throw cannotWrite(path, error);
   }
 }
 

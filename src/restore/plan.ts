@@ -136,7 +136,7 @@ function indexOfStretch({ format, from = null, afterGap }: PlanOptions, stretche
   if (from === null) return 0;
   return Math.max(
     0,
-    stretches.findLastIndex(([first]) => format.covers?.(from, beginOf(first!, format))),
+    stretches.findLastIndex((runs) => format.covers?.(from, beginOf(runs, format))),
   );
 }
 
@@ -147,15 +147,16 @@ async function cutRuns(
 ): Promise<{ runs: StatedRun[]; found: Found | 'end' | null }> {
   const { until, format } = options;
   const runs: StatedRun[] = [];
-  let found: Found | 'end' | null = null;
+  let found: 'end' | null = null;
   for (const [index, each] of stretch.entries()) {
-    const before = stateBefore(each, runs.at(-1)?.end ?? '', format);
+    const before = stateBefore(stretch.slice(index), runs.at(-1)?.end ?? '', format);
     const next = firstId(stretch[index + 1]);
     const run = await untilItsEnd(options, each, { before, next });
-    found = until.kind === 'latest' ? null : await locate({ ...options, run, until, before, next });
-    if (found !== null && found !== 'end') {
-      return { runs: notEmpty([...runs, stated(cutRun(run, found), before, format)]), found };
+    const here = until.kind === 'latest' ? null : await locate({ ...options, run, until, before, next });
+    if (here !== null && here !== 'end') {
+      return { runs: notEmpty([...runs, stated(cutRun(run, here), before, format)]), found: here };
     }
+    found ??= here;
     runs.push(stated(run, before, format));
   }
   return { runs: notEmpty(runs), found };
@@ -232,7 +233,7 @@ function demandWholeStart({ chunks, format }: PlanOptions, runs: readonly Run[])
 /** What lies before the archive's first transaction can't be cut to. */
 function demandNotBefore({ chunks, until, format }: PlanOptions, stretch: readonly Run[]): void {
   const { timeMs } = runStart(stretch[0]!);
-  const begin = beginOf(stretch[0]!, format);
+  const begin = beginOf(stretch, format);
   const isBefore =
     until.kind === 'time'
       ? timeMs !== null && until.ms < timeMs

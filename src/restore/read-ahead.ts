@@ -12,7 +12,8 @@ import { type FoundFile, livingSegments, readRange } from './fetch-find.ts';
 import { writeFound } from './fetch-write.ts';
 
 export interface ReadAheadOptions {
-  readonly chunks: ChunkReader;
+  /** Opens the archive, once it is clear that this process is to read it. */
+  readonly open: () => Promise<ChunkReader>;
   readonly files: FilesByName;
   readonly recovery: Recovery;
   /** The segment that the recovery has already. */
@@ -44,11 +45,18 @@ const TICK_MS = 1_000;
 export async function readAhead(options: ReadAheadOptions): Promise<void> {
   const directory = await enter(options.recovery);
   if (directory === null) return;
+  const { files, after, segmentBytes } = options;
   try {
+    // Whoever asks for it meanwhile waits, and starts no Node of its own.
+    const expected = join(directory, files.next(after, segmentBytes) + FILES.part);
+    await writeFile(expected, '');
+    const chunks = await options.open();
     const { bavail, bsize } = await statfs(directory);
     const maxBytes = Math.min(MOST_BYTES, bavail * bsize * SHARE_OF_FREE);
-    const maxSegments = Math.floor(maxBytes / options.segmentBytes);
-    if (maxSegments >= LEAST_SEGMENTS) await new Ahead(options, directory, maxSegments).keep();
+    const maxSegments = Math.floor(maxBytes / segmentBytes);
+    if (maxSegments >= LEAST_SEGMENTS) {
+      await new Ahead({ ...options, chunks, expected }, { directory, maxSegments }).keep();
+    }
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
@@ -90,8 +98,14 @@ function isRunning(pid: number): boolean {
   }
 }
 
+interface AheadOptions extends ReadAheadOptions {
+  readonly chunks: ChunkReader;
+  /** Stands for what is likely to be read first, until that is known. */
+  readonly expected: string;
+}
+
 class Ahead {
-  readonly #options: ReadAheadOptions;
+  readonly #options: AheadOptions;
   readonly #directory: string;
   readonly #maxSegments: number;
   /** Found, not read yet. */
@@ -107,7 +121,7 @@ class Ahead {
   #movedMs = performance.now();
   #wake = Promise.withResolvers<void>();
 
-  constructor(options: ReadAheadOptions, directory: string, maxSegments: number) {
+  constructor(options: AheadOptions, { directory, maxSegments }: { directory: string; maxSegments: number }) {
     this.#options = options;
     this.#directory = directory;
     this.#maxSegments = maxSegments;
@@ -209,7 +223,7 @@ class Ahead {
 
   /** The next whole segments of the living log, over the ends of timelines, but never over a gap. */
   async #find(): Promise<void> {
-    const { chunks, files, segmentBytes } = this.#options;
+    const { chunks, files, segmentBytes, expected } = this.#options;
     const from = this.#foundTo;
     const until = { kind: 'id', id: files.further(from, KNOWN_AHEAD * segmentBytes) } as const;
     const all = livingSegments(await readRange(chunks.archive, files, { from, until }));
@@ -222,11 +236,14 @@ class Ahead {
       if (!isWhole && !isHistory && index === all.length - 1) break;
       if (isWhole) {
         const { name, pieces, length } = segment;
-        this.#queue.push({ name, pieces, length, fileBytes: segmentBytes });
+        this.#queue.push({ name, pieces, length, fileBytes: segmentBytes, goesOn: true });
       }
       this.#foundTo = toId;
     }
     this.#isAtHead = this.#foundTo === from;
+    const isKnown = (name: string) => join(this.#directory, name + FILES.part) === expected;
+    if (![...this.#reading.keys(), ...this.#queue.map(({ name }) => name)].some(isKnown))
+      await rm(expected, { force: true });
   }
 
   /** Tells, whenever it is asked, whether all that was found is still the log. */

@@ -10,16 +10,21 @@ export interface StatedRun {
   readonly end: string;
 }
 
-/** What the log has before the run's first byte, if it had `before` at the end of the run before. */
-export function stateBefore(run: Run, before: string, format: LogFormat): string {
+/**
+ * What the log has before the first byte of the first of these runs, which go on from each other, if it had `before` at the
+ * end of the run before.
+ */
+export function stateBefore(runs: readonly Run[], before: string, format: LogFormat): string {
+  const run = runs[0]!;
   const isBeginning = run.anew || before === '';
-  return isBeginning ? beginOf(run, format) : union(format, before, run.segments[0]?.fromId ?? '');
+  return isBeginning ? beginOf(runs, format) : union(format, before, run.segments[0]?.fromId ?? '');
 }
 
-/** Where the log begins, if it begins with the run: what its first file's companion says is not a place in the log. */
-export function beginOf({ segments: [first, second] }: Run, format: LogFormat): string {
-  const isCompanion = first && second && format.companion?.(second.name) === first.name;
-  return (isCompanion ? second : first)?.fromId ?? '';
+/** Where the log begins, if it begins with these runs: the ID of a segment's companion is no place in the log. */
+export function beginOf(runs: readonly Run[], format: LogFormat): string {
+  const segments = runs.flatMap((run) => run.segments);
+  const first = segments.find(({ name }) => format.companion?.(name) !== name) ?? segments[0];
+  return first?.fromId ?? '';
 }
 
 export function stated(run: Run, before: string, format: LogFormat): StatedRun {

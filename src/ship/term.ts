@@ -149,7 +149,7 @@ export class Term {
     const waitMs = this.#lastCutMs + chunk.maxDelayMs - nowMs();
     if (waitMs <= 0 && this.#window.hasRoom) return true;
     const { promise: waited, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, waitMs);
+    const timer = setTimeout(resolve, Math.max(0, waitMs));
     const due = waited.then(() => this.#window.room()).then(() => true);
     due.catch(() => {}); // a failed window aborts the term by itself
     try {

@@ -3,6 +3,7 @@ import { type Position, samePlace } from '../core/position.ts';
 import { abortReason, ShipmateError } from '../errors.ts';
 import { BacklogMeter } from './postgres/backlog.ts';
 import { Branches } from './postgres/branches.ts';
+import { readControlFile } from './postgres/control-file.ts';
 import { noWal, otherHistory } from './postgres/errors.ts';
 import { locate } from './postgres/locate.ts';
 import { beginningOf, type OwnLog, readableEnd } from './postgres/own-log.ts';
@@ -10,7 +11,9 @@ import { PgWal } from './postgres/pg-wal.ts';
 import { WalReader } from './postgres/reader.ts';
 import { Sameness } from './postgres/sameness.ts';
 import type { Server, Slot } from './postgres/server-state.ts';
+import { Tail } from './postgres/tail.ts';
 import { earlier } from './postgres/timelines.ts';
+import { segmentStartAt } from './postgres/wal-name.ts';
 import type { Finding, Head, Located, LogSource } from './source.ts';
 import { openTailer } from './tailer.ts';
 
@@ -33,6 +36,7 @@ export interface PostgresSourceOptions {
 }
 
 const DEFAULT_SLICE_BYTES = 1 << 20;
+const SETTLE_MS = 10;
 /** What speaks against a take-over counts when it was found twice, the second time by an answer to a later question. */
 const MAX_LOOKS = 4;
 
@@ -40,24 +44,20 @@ const MAX_LOOKS = 4;
 export function openPostgresSource(options: PostgresSourceOptions): LogSource {
   const { stream, dir, server, slot, inspect, busyPollMs, log } = options;
   const maxSliceBytes = options.maxSliceBytes ?? DEFAULT_SLICE_BYTES;
+  const settleMs = Math.min(SETTLE_MS, busyPollMs / 2);
   const wal = new PgWal(dir);
   const memory = { sameness: new Sameness(), branches: new Branches() };
   const meter = new BacklogMeter();
+  const tail = new Tail();
   let known: OwnLog | null = null;
 
   /** The server's own word and files, of a moment after the call. */
   const look = async (): Promise<OwnLog> => {
-    try {
-      const state = await server.ask();
-      const { systemId, walSegmentBytes: segmentBytes } = state;
-      known = { state, descent: await wal.descentOf({ systemId, segmentBytes }, state.timeline), wal };
-      return known;
-    } catch (error) {
-      known = null;
-      // While it was away another data directory may have been put in the place of this one.
-      memory.sameness.forget();
-      throw error;
-    }
+    const state = await server.ask();
+    if (state.life !== known?.state.life) memory.sameness.forget();
+    const { systemId, walSegmentBytes: segmentBytes } = state;
+    known = { state, descent: await wal.descentOf({ systemId, segmentBytes }, state.timeline), wal };
+    return known;
   };
 
   const locateTwice = async (head: Head | null): Promise<Located> => {
@@ -75,13 +75,17 @@ export function openPostgresSource(options: PostgresSourceOptions): LogSource {
   const keepFrom = async (position: Position) => {
     const own = known?.descent.find(position) ? known : await look();
     const timeline = own.descent.find(position);
+    if (!timeline) return;
     // A child's first segment is shipped whole; and what is beyond our end now may be on another timeline soon.
-    if (timeline) await slot?.advance(earlier(own.descent.lsnOf(position), readableEnd(own, timeline)));
+    const lsn = earlier(own.descent.lsnOf(position), readableEnd(own, timeline));
+    // The last bytes before it stay too: they show at the next start that this is the log which was shipped.
+    await slot?.advance(segmentStartAt(lsn, own.state.walSegmentBytes) === lsn ? lsn - 1n : lsn);
   };
 
   return {
     async identity() {
-      return { type: 'postgres', name: (await server.ask()).systemId };
+      // A daemon that starts while its server is down knows it too.
+      return { type: 'postgres', name: (await readControlFile(dir)).systemId };
     },
 
     async locate(head) {
@@ -102,7 +106,7 @@ export function openPostgresSource(options: PostgresSourceOptions): LogSource {
         if (from === null) await slot?.hold();
         const start = from ?? (await beginning(await look()));
         await keepFrom(start);
-        yield* new WalReader(start, { stream, look, tailer, maxSliceBytes }, signal).read();
+        yield* new WalReader(start, { stream, look, tailer, tail, maxSliceBytes, settleMs }, signal).read();
       } finally {
         await tailer.close();
       }

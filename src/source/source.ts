@@ -125,7 +125,7 @@ export interface LogFormat {
   fileStart?(evidence: Readonly<Record<string, unknown>>): Uint8Array | null;
   /** So many segments of a run are kept behind the one in which the target was found, and that one whole; else it is cut. */
   readonly segmentsBeyond?: number;
-  /** A file of the same run without which the segment is of no use: for WAL its timeline's history. */
+  /** A file of the same run without which the segment is of no use, for WAL its timeline's history; itself, if it is such. */
   companion?(segment: string): string | null;
   /** The database asks for its files by name alone: those of several runs must all be found in one directory. */
   readonly oneDirectory?: boolean;
@@ -216,6 +216,8 @@ export interface FilesByName {
   segmentBytesIn(start: Uint8Array): number | null;
   /** The IDs at a segment's ends. */
   span(segment: string, segmentBytes: number): { readonly from: string; readonly to: string };
+  /** The segment that follows, if its timeline goes on. */
+  next(segment: string, segmentBytes: number): string;
   /** Whether a log that stands at `id` has all that `target` names. */
   covers(id: string, target: string): boolean;
   /** Whether the ID lies further on than the other, whatever their timelines. */

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Durable } from '../admin/server.ts';
+import type { AskedFile, Durable } from '../admin/server.ts';
 import type { StreamConfig } from '../config.ts';
 import { ChunkReader } from '../restore/chunks.ts';
 import { askDurable } from '../restore/durable.ts';
@@ -10,7 +10,7 @@ import { walFiles } from '../source/postgres/wal-files.ts';
 export function durableIn(streams: readonly { readonly stream: StreamConfig; readonly shipper: StreamShipper }[]) {
   const files = walFiles();
   const readers = new Map<string, ChunkReader>();
-  return async (name: string, segment: string): Promise<Durable | null> => {
+  return async (name: string, { segment, inode }: AskedFile): Promise<Durable | null> => {
     const found = streams.find(({ stream }) => stream.name === name);
     if (!found) return null;
     const { source } = found.stream;
@@ -20,6 +20,7 @@ export function durableIn(streams: readonly { readonly stream: StreamConfig; rea
       return { durable: false, reason: found.shipper.notReady()[0] ?? 'the daemon has just started' };
     const chunks = readers.get(name) ?? new ChunkReader(archive);
     readers.set(name, chunks);
-    return askDurable({ chunks, files, directory: join(source.dir, 'pg_wal'), name: segment, shipped, archiveEnd });
+    const directory = join(source.dir, 'pg_wal');
+    return askDurable({ chunks, files, directory, name: segment, inode, shipped, archiveEnd });
   };
 }

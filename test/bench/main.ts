@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { benchBacklog } from './backlog.ts';
 import { benchColdRestore } from './cold-restore.ts';
+import { benchFetch } from './fetch.ts';
 import { type Report, round, table } from './figures.ts';
 import { benchLatency } from './latency.ts';
 import { startMariadbBed } from './latency-mariadb.ts';
@@ -18,12 +19,13 @@ backlog    a daemon that starts on 2 GiB of binlogs, against the zstd program
 takeover   after SIGKILL, SIGTERM and handover
 gcs-…      the same with a double of Google Cloud Storage in the place of a directory
 cold-restore  an hour from the middle of a week's archive, in a store that is far away
+fetch      a real PostgreSQL recovery through fetch, against cp from a local directory
 
   --seconds N     how long latency is measured (default 30)
   --latency N     the double's and the cold restore's store's, ms (default 50)
   --rounds N      take-overs of each kind (default 7)
-  --mib N         the backlog's size (default 2048)
-  --runs N        of the backlog, alternating with zstd (default 5)
+  --mib N         the backlog's size (default 2048), or the recovery's (1024)
+  --runs N        of the backlog, alternating with zstd, or of the recovery with cp (default 5)
   --chunks N      in the cold restore's archive (default 600000)
   --binlogs DIR   keep the backlog's binlogs there, and use them again
   --json FILE     write all figures there as well
@@ -41,6 +43,7 @@ const BENCHES = [
   'gcs-backlog',
   'gcs-takeover',
   'cold-restore',
+  'fetch',
 ] as const;
 type Bench = (typeof BENCHES)[number];
 
@@ -77,6 +80,8 @@ function run(bench: Bench): Promise<Report> {
     case 'takeover':
     case 'gcs-takeover':
       return benchTakeover({ ...given({ rounds: values.rounds }), ...store });
+    case 'fetch':
+      return benchFetch(given({ mib: values.mib, runs: values.runs }));
     case 'cold-restore':
       return benchColdRestore(given({ chunks: values.chunks, requestMs: values.latency }));
   }

@@ -16,16 +16,16 @@ export class Installation {
     this.#starts = join(dir, 'starts');
   }
 
-  /** `node`: lines of a shell script, told the arguments; by default they start the real one. */
-  static async in(dir: string, node?: string): Promise<Installation> {
+  /** `node`: lines of a shell script, told the arguments; by default they start the real one, of the checkout in `root`. */
+  static async in(dir: string, { node, root = ROOT }: { node?: string; root?: string } = {}): Promise<Installation> {
     const installation = new Installation(dir);
     await mkdir(join(dir, 'bin'), { recursive: true });
     await mkdir(join(dir, 'node_modules', '.bin'), { recursive: true });
-    await copyFile(join(ROOT, 'bin', 'shipmate'), installation.shipmate);
-    await symlink(join(ROOT, 'src'), join(dir, 'src'));
+    await copyFile(join(root, 'bin', 'shipmate'), installation.shipmate);
+    await symlink(join(root, 'src'), join(dir, 'src'));
     await writeFile(installation.#starts, '');
     await chmod(installation.#starts, 0o666); // also for a server's user
-    const real = `exec ${join(ROOT, 'node_modules', '.bin', 'node')} "$@"`;
+    const real = `exec ${join(root, 'node_modules', '.bin', 'node')} "$@"`;
     const script = [
       '#!/bin/sh',
       '[ "$1" = --version ] && echo v24.99.0 && exit',

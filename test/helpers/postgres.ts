@@ -131,7 +131,7 @@ const SETTINGS: Settings = {
 };
 
 /** The user that servers run as: PostgreSQL refuses root. Empty where this process is not root. */
-const serverUser = userOf('postgres');
+export const serverUser = userOf('postgres');
 
 /** Starts a real PostgreSQL primary on a free loopback port, in a temporary folder. */
 export async function startPostgres(options: PostgresOptions = {}): Promise<Postgres> {
@@ -384,9 +384,9 @@ async function program(path: string, args: readonly string[]): Promise<string> {
   return stdout;
 }
 
-/** Debian keeps the server's programs off the PATH. */
+/** Debian keeps the server's programs off the PATH, and has wrappers there that choose among versions. */
 export function programPath(name: string): string {
-  const directories = [...(process.env.PATH ?? '').split(delimiter), '/usr/lib/postgresql/15/bin'];
+  const directories = ['/usr/lib/postgresql/15/bin', ...(process.env.PATH ?? '').split(delimiter)];
   const found = directories.map((directory) => join(directory, name)).find(existsSync);
   if (!found) throw new Error(`${name} is not installed: run scripts/setup`);
   return found;

@@ -10,13 +10,28 @@ import { Wal } from './wal.ts';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 
+/** Of all servers: each commit comes later than the one before. */
+let clockMs = Date.UTC(2026, 0, 1);
+
+/** The first record on a new timeline; its time tells two promotions at one place apart. */
+const END_OF_RECOVERY = 0x90;
+
+function now(): Buffer {
+  clockMs += 1234;
+  const bytes = Buffer.alloc(16);
+  bytes.writeBigInt64LE(BigInt(clockMs) * 1000n);
+  return bytes;
+}
+
 /** A timeline of a made-up cluster: its WAL, and whose child it is. */
-interface Line {
+export interface Line {
   readonly wal: Wal;
   readonly parent: Line | null;
   /** Where it left its parent. */
   readonly begin: bigint;
   readonly history: string | null;
+  /** Ends of records: recovery, and so a promotion, ends with one. */
+  readonly ends: bigint[];
 }
 
 export interface WalServerOptions {
@@ -39,10 +54,9 @@ export class WalServer implements Server {
   /** Where its slot stands; null: it has none. */
   slotAt: bigint | null = null;
   known: ServerState | null = null;
-  /** Commits so far, over all servers: their times. */
-  static #clockMs = Date.UTC(2026, 0, 1);
   readonly #written = new Map<string, Buffer>();
   #removedBefore = 0n;
+  #lives = 1;
 
   constructor(line: Line, flushed: bigint) {
     this.line = line;
@@ -53,7 +67,7 @@ export class WalServer implements Server {
 
   static primary({ segmentBytes = 1 << 20 }: WalServerOptions = {}): WalServer {
     const wal = new Wal({ segmentBytes });
-    const server = new WalServer({ wal, parent: null, begin: 0n, history: null }, wal.end);
+    const server = new WalServer({ wal, parent: null, begin: 0n, history: null, ends: [wal.end] }, wal.end);
     server.transaction();
     return server;
   }
@@ -66,8 +80,8 @@ export class WalServer implements Server {
   transaction({ bytes = 100 } = {}): bigint {
     const { wal } = this.line;
     for (let left = bytes; left > 0; left -= 50_000) wal.change(Math.min(left, 50_000));
-    WalServer.#clockMs += 1234;
-    wal.commit(WalServer.#clockMs);
+    clockMs += 1234;
+    wal.commit(clockMs);
     return this.flush();
   }
 
@@ -82,11 +96,13 @@ export class WalServer implements Server {
     const { wal } = this.line;
     wal.switch();
     this.flushed = wal.end - (wal.end % BigInt(wal.segmentBytes));
+    this.line.ends.push(this.flushed);
     this.#write();
   }
 
   flush(): bigint {
     this.flushed = this.line.wal.end;
+    this.line.ends.push(this.flushed);
     this.#write();
     return this.flushed;
   }
@@ -105,15 +121,17 @@ export class WalServer implements Server {
     this.#write();
   }
 
-  /** Becomes a primary on a timeline of its own, which begins with its last byte. */
+  /** Becomes a primary on a timeline of its own, which begins with its last whole record. */
   promote(timeline = this.line.wal.timeline + 1): void {
     const parent = this.line;
-    const history = `${parent.wal.timeline}\t${lsnText(this.flushed)}\tno recovery target specified\n`;
+    const begin = parent.ends.findLast((end) => end <= this.flushed)!;
+    const history = `${parent.wal.timeline}\t${lsnText(begin)}\tno recovery target specified\n`;
     const before = parent.history === null ? '' : `${parent.history}\n`;
-    const wal = parent.wal.branch(timeline, this.flushed);
-    this.line = { wal, parent, begin: this.flushed, history: before + history };
+    const wal = parent.wal.branch(timeline, begin);
+    this.line = { wal, parent, begin, history: before + history, ends: [begin] };
     this.isInRecovery = false;
-    this.idle();
+    wal.record({ manager: 0, info: END_OF_RECOVERY, main: now() });
+    this.flush();
   }
 
   /** Made a standby of another server, as by pg_rewind or from a base backup: nothing of its own is left. */
@@ -124,6 +142,7 @@ export class WalServer implements Server {
     this.#removedBefore = 0n;
     this.isInRecovery = true;
     this.slotAt = null;
+    this.#lives++;
     this.receive(to, upTo);
   }
 
@@ -134,6 +153,11 @@ export class WalServer implements Server {
     this.#removedBefore = held - (held % BigInt(this.segmentBytes));
     for (const [name, { start }] of this.#files())
       if (start < this.#removedBefore) rmSync(this.path(name), { force: true });
+  }
+
+  /** Whether WAL was removed since its data directory was made. */
+  get hasRemoved(): boolean {
+    return this.#removedBefore > 0n;
   }
 
   segments(): string[] {
@@ -168,6 +192,7 @@ export class WalServer implements Server {
     this.known = {
       systemId: this.line.wal.systemId.toString(),
       walSegmentBytes: this.segmentBytes,
+      life: String(this.#lives),
       isInRecovery: this.isInRecovery,
       timeline: this.line.wal.timeline,
       flushed: this.flushed,
@@ -183,14 +208,19 @@ export class WalServer implements Server {
     rmSync(this.dir, { recursive: true, force: true });
   }
 
-  /** Segments of its own timeline and of those before it, up to what is flushed. */
-  *#files(): Iterable<[string, { start: bigint; bytes: Buffer }]> {
+  /** The timelines of its history, oldest first, and up to where it has each. */
+  lines(): { line: Line; end: bigint }[] {
     const lines: { line: Line; end: bigint }[] = [];
     for (let [line, end] = [this.line as Line | null, this.flushed]; line !== null; ) {
       lines.unshift({ line, end });
       [end, line] = [earlier(line.begin, end), line.parent];
     }
-    for (const { line, end } of lines) {
+    return lines;
+  }
+
+  /** Segments of its own timeline and of those before it, up to what is flushed. */
+  *#files(): Iterable<[string, { start: bigint; bytes: Buffer }]> {
+    for (const { line, end } of this.lines()) {
       const { wal } = line;
       const all = wal.bytes();
       for (let start = wal.start; start < end; start += BigInt(wal.segmentBytes)) {

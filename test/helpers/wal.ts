@@ -8,7 +8,7 @@ export interface WalOptions {
   readonly pageBytes?: number;
   readonly systemId?: bigint;
   /** PostgreSQL's major version. */
-  readonly version?: 13 | 14 | 15 | 16 | 17;
+  readonly version?: 13 | 14 | 15 | 16 | 17 | 18;
 }
 
 /** Where a record lies: its first byte, and the one after its last. */
@@ -25,7 +25,7 @@ interface RecordParts {
   readonly topXid?: boolean;
 }
 
-const MAGIC = { 13: 0xd106, 14: 0xd10d, 15: 0xd110, 16: 0xd113, 17: 0xd116 } as const;
+const MAGIC = { 13: 0xd106, 14: 0xd10d, 15: 0xd110, 16: 0xd113, 17: 0xd116, 18: 0xd118 } as const;
 const INFO = { continues: 1, long: 2, overwritten: 8 } as const;
 const RECORD_HEADER_BYTES = 24;
 const EPOCH_MS = Date.UTC(2000, 0, 1);
@@ -39,7 +39,7 @@ export class Wal {
   readonly segmentBytes: number;
   readonly pageBytes: number;
   readonly systemId: bigint;
-  readonly version: 13 | 14 | 15 | 16 | 17;
+  readonly version: 13 | 14 | 15 | 16 | 17 | 18;
   #bytes: Buffer;
   #length = 0;
   readonly #starts: bigint[] = [];

@@ -1,10 +1,12 @@
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { ChainReader } from '../helpers/archive.ts';
 import { prepareDaemon, shipmate } from '../helpers/daemon.ts';
 import { type Etcd, startEtcd } from '../helpers/etcd.ts';
+import { LogFiles } from '../helpers/log-files.ts';
 import { Redis } from '../helpers/redis.ts';
 import { STREAM, Twins } from '../helpers/twins.ts';
 import { until } from '../helpers/wait.ts';
@@ -93,3 +95,66 @@ describe('two daemons on the append-only files of a real Redis', () => {
     expect(inBase).toMatchObject({ code: 1, stderr: expect.stringContaining('is not in the archive') });
   }, 90_000);
 });
+
+test('a log that is rotated by renaming is restored in order, over kills of the only daemon', async () => {
+  const dir = await mkdtemp(join(tmpdir(), 'shipmate-files-'));
+  const files = new LogFiles({ live: 'audit.log' });
+  const storePath = join(dir, 'store');
+  await mkdir(storePath);
+  const source = {
+    type: 'files',
+    dir: files.dir,
+    match: 'audit.log*',
+    live: 'audit.log',
+    cut: 'line',
+    settle: '200ms',
+  };
+  const daemon = await prepareDaemon({ node: 'db-1', dir: join(dir, 'db-1'), storePath, source });
+  const chain = new ChainReader({ root: storePath });
+  try {
+    for (let life = 0; life < 3; life++) {
+      for (let file = 0; file < 2; file++) {
+        files.rotate();
+        for (let line = 0; line < 50; line++) files.append({ bytes: 300 });
+      }
+      if (life > 0) await daemon.kill();
+      await daemon.start();
+      const at = life > 0 ? (await chain.end())?.id : undefined;
+      await until('something is shipped', async () => (await chain.end())?.id !== at, {
+        describe: () => daemon.tail(),
+      });
+    }
+    files.write('a line without an end');
+    const last = `audit.log-000006:${files.written.at(-1)!.lastIndexOf('\n') + 1}`;
+    await until('all whole lines are shipped', async () => (await chain.end())?.id === last, {
+      describe: () => daemon.tail(),
+    });
+    const to = join(dir, 'restored');
+    expect(await shipmate(daemon.configFile, 'restore', STREAM, '--to', to)).toMatchObject({ code: 0 });
+    const names = (await readdir(to)).sort();
+    expect(names).toEqual([1, 2, 3, 4, 5, 6].map((n) => `audit.log-00000${n}`));
+    const restored = await Promise.all(names.map((name) => readFile(join(to, name), 'utf8')));
+    expect(restored.join('')).toBe(files.written.join('').slice(0, -'a line without an end'.length));
+    const place = `audit.log-000003:${files.written[2]!.length - 10}`;
+    const cut = await shipmate(daemon.configFile, 'restore', STREAM, '--to', join(dir, 'cut'), '--until', place);
+    expect(cut).toMatchObject({ code: 0 });
+    const third = await readFile(join(dir, 'cut', 'audit.log-000003'), 'utf8');
+    expect(third).toBe(files.written[2]!.slice(0, files.written[2]!.lastIndexOf('line')));
+    const timed = await shipmate(
+      daemon.configFile,
+      'restore',
+      STREAM,
+      '--to',
+      join(dir, 'no'),
+      '--until',
+      '2026-01-01T00:00:00Z',
+    );
+    expect(timed).toMatchObject({ code: 2, stderr: expect.stringContaining('carry no times') });
+    const check = await shipmate(daemon.configFile, 'check');
+    expect(check.stdout).toContain('resume: audit.log holds the bytes that were shipped last');
+  } finally {
+    await daemon.kill();
+    files.remove();
+    await rm(dir, { recursive: true, force: true });
+  }
+}, 60_000);

@@ -64,10 +64,12 @@ test('/api/v1/status is the report of "status --json"', async () => {
 });
 
 test('/api/v1/streams/NAME/durable tells of one segment, of a stream that is here', async () => {
-  const asked = await get('/api/v1/streams/orders/durable?segment=000000010000000000000001');
+  const asked = await get('/api/v1/streams/orders/durable?segment=000000010000000000000001&inode=7');
   expect(await asked.json()).toEqual({ durable: false, reason: 'not yet' });
-  expect((await get('/api/v1/streams/billing/durable?segment=000000010000000000000001')).status).toBe(404);
-  expect((await get('/api/v1/streams/orders/durable')).status).toBe(400);
+  expect((await get('/api/v1/streams/billing/durable?segment=000000010000000000000001&inode=7')).status).toBe(404);
+  for (const query of ['', '?inode=7', '?segment=000000010000000000000001', '?segment=x&inode=x']) {
+    expect((await get(`/api/v1/streams/orders/durable${query}`)).status).toBe(400);
+  }
 });
 
 test('when etcd does not answer, the status is an error, and the server lives on', async () => {

@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import type { Archive } from '../../src/archive/walk.ts';
@@ -41,7 +41,8 @@ async function ship(server: WalServer): Promise<void> {
 async function isDurable(server: WalServer, name: string, more: Partial<DurableQuestion> = {}): Promise<boolean> {
   const directory = join(server.dir, 'pg_wal');
   const chunks = new ChunkReader(archive);
-  const question = { chunks, files, directory, name, shipped: null, archiveEnd: end, ...more };
+  const inode = statSync(join(directory, name), { bigint: true, throwIfNoEntry: false })?.ino ?? 0n;
+  const question = { chunks, files, directory, name, inode, shipped: null, archiveEnd: end, ...more };
   return (await askDurable(question)).durable;
 }
 
@@ -93,6 +94,16 @@ describe('what the master shipped itself', () => {
     expect(await ask(segment(1, 5), at('1/0/200000'), at('1/0/400000'))).toBe(false);
     await expect(ask(segment(1, 3), at('2/0/200000', 2), at('2/0/400000', 2))).rejects.toThrow();
     await expect(ask(segment(1, 3), at('1/0/200000'), at('2/0/400000', 2))).rejects.toThrow();
+  });
+
+  test('says nothing of the file that another server has under that name', async () => {
+    const server = made(WalServer.primary());
+    write(server, 3);
+    const other = made(server.standby());
+    const shipped = { from: at('1/0/100000'), to: at('1/0/400000') };
+    const inode = statSync(other.path(segment(1, 2)), { bigint: true }).ino;
+    expect(await isDurable(server, segment(1, 2), { shipped, archiveEnd: shipped.to })).toBe(true);
+    expect(await isDurable(server, segment(1, 2), { shipped, archiveEnd: shipped.to, inode })).toBe(false);
   });
 
   test('is a file of the whole length', async () => {

@@ -129,8 +129,8 @@ describe('the directory of a Redis', () => {
 
   const write = (name: string, text: string) => writeFileSync(join(dir, name), text);
   const manifest = (...names: string[]) => write('a.aof.manifest', manifestOf(names)!.content);
-  const open = () =>
-    openFilesSource({ ...redis, stream: 'cache', dir, shared: true, node: 'db-1', busyPollMs: 5, log });
+  const open = ({ maxSliceBytes = 1 << 20 } = {}) =>
+    openFilesSource({ ...redis, stream: 'cache', dir, shared: true, node: 'db-1', busyPollMs: 5, maxSliceBytes, log });
   const [base, incr] = [(n: number) => `a.aof.${n}.base.rdb`, (n: number) => `a.aof.${n}.incr.aof`];
   const SET = command('SET', 'a', '1');
 
@@ -151,6 +151,34 @@ describe('the directory of a Redis', () => {
       [incr(1), SET],
     ]);
     await source.close();
+  });
+
+  test('a transaction larger than a slice is open until its EXEC, wherever a twin goes on', async () => {
+    const transaction = [command('MULTI'), ...Array(50).fill(SET), command('EXEC')].join('');
+    write(base(1), 'REDIS base');
+    write(incr(1), SET + transaction + SET);
+    manifest(base(1), incr(1));
+    const slicesFrom = async (shipping: Shipping) => {
+      const source = open({ maxSliceBytes: 100 });
+      const slices = await shipping.ship(source);
+      await source.close();
+      return slices;
+    };
+    const slices = await slicesFrom(new Shipping());
+    const inside = slices.filter(({ boundary }) => !boundary);
+    expect(inside.length).toBeGreaterThan(5);
+    expect(new Set(inside.map(({ to }) => to.id))).toEqual(new Set([`${incr(1)}:${SET.length}`]));
+    expect(slices.at(-1)).toMatchObject({
+      boundary: true,
+      to: { id: `${incr(1)}:${2 * SET.length + transaction.length}` },
+    });
+    for (const [index, { to }] of slices.slice(0, -1).entries()) {
+      const rest = new Shipping();
+      rest.open({ result: 'resume', at: to, allowed: true, reason: '', evidence: {} });
+      expect((await slicesFrom(rest)).map((slice) => slice.to)).toEqual(
+        slices.slice(index + 1).map((slice) => slice.to),
+      );
+    }
   });
 
   test('gap: increments were removed before they were shipped; the base there is now holds what is missing', async () => {

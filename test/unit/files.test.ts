@@ -64,6 +64,9 @@ describe('over any history of appending, rotating, purging and restarting', () =
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('purge' as const) }) },
   );
 
+  /** A file system gives a new file the inode of one that was removed, and rotation its name. */
+  const REUSED_INODE = ['rotate', 'ship', 'purge', 'rotate', 'rotate'] as const;
+
   test.each([[undefined], ['audit.log']])(
     'no byte is lost, none comes twice, and all are in order (live: %s)',
     (live) =>
@@ -95,7 +98,7 @@ describe('over any history of appending, rotating, purging and restarting', () =
           expect(new Set(names).size).toBe(names.length);
           for (const each of undo.splice(0).reverse()) await each();
         }),
-        { numRuns: 60 },
+        { numRuns: 60, examples: [[REUSED_INODE.map((kind) => ({ kind }))]] },
       ),
   );
 });
@@ -115,6 +118,23 @@ test('what a writer still adds to the old file after the new one is there is shi
   utimesSync(files.path(files.newest), laterSeconds, laterSeconds);
   await until('both files are shipped', () => shippedText(shipping).join('') === files.written.join(''));
   expect(shippedText(shipping)).toEqual(files.written);
+});
+
+test('an empty directory is a log that begins with its first byte', async () => {
+  const files = new LogFiles();
+  const source = files.open({ settleMs: 0 });
+  undo.push(
+    () => files.remove(),
+    () => source.close(),
+  );
+  expect(await source.locate(null)).toMatchObject({ result: 'start', at: null, allowed: true });
+  expect(await source.end()).toBeNull();
+  const shipping = new Shipping();
+  const stop = new AbortController();
+  undo.push(() => stop.abort());
+  void endOf(source.read(null, stop.signal), (slice) => shipping.add(slice));
+  files.rotate();
+  await until('its first line is shipped', () => shippedText(shipping)[0] === files.written[0]);
 });
 
 test('an empty new file does not end the old one', async () => {
@@ -192,6 +212,22 @@ describe('copytruncate and overwriting are found, and never gone over in silence
     expect(shippedText(shipping)).toEqual([files.written[0], 'after\n']);
   });
 
+  test('shortened, and the copy is met later: all that is there is shipped once it is accepted', async () => {
+    const { files, shipping, open, following } = begin({ live: 'audit.log' });
+    const source = open();
+    const { ending } = await following(source);
+    files.write('not yet whole');
+    truncateSync(files.path('audit.log'));
+    expect(await ending).toBeInstanceOf(Discontinuity);
+    writeFileSync(files.path('audit.log.1'), files.written[0]!);
+    appendFileSync(files.path('audit.log'), 'after\n');
+    const located = await source.locate(shipping.head());
+    expect(located).toMatchObject({ result: 'gap', allowed: false, reason: expect.stringContaining('copytruncate') });
+    shipping.open(located);
+    await shipping.ship(source);
+    expect(shippedText(shipping)).toEqual(['line 0 \n', files.written[0], 'after\n']);
+  });
+
   test('copied and shortened while it is followed: all that is there is shipped once it is accepted', async () => {
     const { files, shipping, open, follow, following } = begin({ live: 'audit.log' });
     const source = open();
@@ -216,6 +252,19 @@ describe('copytruncate and overwriting are found, and never gone over in silence
     const located = await open().locate(shipping.head());
     expect(located).toMatchObject({ result: 'gap', allowed: false, at: { segment: 'audit-1.log', offset: 0 } });
     expect(located.reason).toContain('copytruncate');
+  });
+
+  test('emptied while no daemon ran, and not written since', async () => {
+    const { files, shipping, open } = begin();
+    await shipping.ship(open());
+    truncateSync(files.path('audit-1.log'));
+    const after = open();
+    const located = await after.locate(shipping.head());
+    expect(located).toMatchObject({ result: 'gap', allowed: false, reason: expect.stringContaining('shortened') });
+    shipping.open(located);
+    appendFileSync(files.path('audit-1.log'), 'anew\n');
+    await shipping.ship(after);
+    expect(shippedText(shipping)).toEqual(['anew\n']);
   });
 
   test('overwritten with as many bytes and more, while it is followed and while no daemon ran', async () => {

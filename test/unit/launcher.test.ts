@@ -14,7 +14,7 @@ const FETCH = '"$SHIPMATE" fetch orders 000000010000000000000001 dest';
 
 /** How `bin/shipmate` ends where Node ends so. */
 async function codeAfter(node: string, command: string): Promise<number> {
-  return (await (await Installation.in(dir, node)).run(command)).code;
+  return (await (await Installation.in(dir, { node })).run(command)).code;
 }
 
 describe('fetch: nothing that goes wrong looks to PostgreSQL like the end of the archive', () => {
@@ -32,6 +32,8 @@ describe('fetch: nothing that goes wrong looks to PostgreSQL like the end of the
     '"$SHIPMATE" --config=f --store s fetch orders 000000010000000000000001 dest',
     '"$SHIPMATE" fetch orders 000000010000000000000001 dest --config',
     '"$SHIPMATE" fetch --no-such-option',
+    '"$SHIPMATE" --timeout 60 fetch orders 000000010000000000000001 dest',
+    '"$SHIPMATE" --no-such-option value fetch orders 000000010000000000000001 dest',
     '"$SHIPMATE" fetch',
   ])('%s: any failure is 126', async (command) => expect(await codeAfter('exit 1', command)).toBe(126));
 

@@ -206,7 +206,7 @@ describe('the scanner of WAL', () => {
     const options = fc.record({
       pageBytes: fc.constantFrom(1024, 8192, 32_768),
       start: fc.constantFrom(BigInt(MIB), 0xffff_ffff_0000_0000n, 0x1_0000_0000n - BigInt(MIB)),
-      version: fc.constantFrom(13, 14, 15, 16, 17),
+      version: fc.constantFrom(13, 14, 15, 16, 17, 18),
     });
     fc.assert(
       fc.property(options, writes, slices, (walOptions, steps, lengths) => {

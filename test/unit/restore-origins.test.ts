@@ -131,7 +131,7 @@ class Model {
   stated(): StatedRun[] {
     const runs: StatedRun[] = [];
     for (const run of this.living.runs) {
-      const before = stateBefore(run, runs.at(-1)?.end ?? '', format);
+      const before = stateBefore([run], runs.at(-1)?.end ?? '', format);
       runs.push(stated(run, before, format));
     }
     return runs;

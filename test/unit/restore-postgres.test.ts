@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { lstat, mkdtemp, readFile, readlink, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -118,6 +119,23 @@ function write(server: WalServer, segments: number): void {
 const timeOf = ({ micros }: WalEvent, offsetMs = 0) => new Date(micros / 1000 + offsetMs).toISOString();
 const guideIn = (dir: string) => readFile(join(dir, 'recovery-settings.conf'), 'utf8');
 
+test('the settings name any directory as the shell and PostgreSQL read it', () => {
+  const runs = [{ directory: '', origin: 'postgres-1-1', segments: ['000000010000000000000001'] }];
+  const directory = "/it's 100%/a\\b";
+  const { content } = format.guide!({ stream: 'orders', directory, runs, until: { kind: 'latest' } });
+  const [, command = ''] = /^restore_command = '(.*)'$/m.exec(content) ?? [];
+  const read = command.replaceAll("''", "'").replaceAll('\\\\', '\\');
+  const filled = read.replaceAll(
+    /%(.)/g,
+    (_, sign) => ({ '%': '%', f: 'FILE', p: 'pg_wal/RECOVERYXLOG' })[String(sign)]!,
+  );
+  expect(
+    execFileSync('/bin/sh', ['-c', `echo() { printf '%s|' "$@"; }; ${filled.replace(/^cp/, 'echo')}`], {
+      encoding: 'utf8',
+    }),
+  ).toBe(`${directory}/FILE|pg_wal/RECOVERYXLOG|`);
+});
+
 describe('one timeline', () => {
   let server: WalServer;
   beforeEach(async () => {
@@ -152,6 +170,25 @@ describe('one timeline', () => {
     expect(await restore(plan, options)).toBe(0);
     expect((await stat(join(dir, last.name))).size).toBe(MIB);
     expect(recover(dir).commits).toEqual(commitsOf(server));
+  });
+
+  test('goes on after an interruption where a promotion has made a second directory of it meanwhile', async () => {
+    const dir = join(root, 'again');
+    const options = { chunks: new ChunkReader(archive), format, directory: dir, progress: silent };
+    const planned = () => planRestore({ ...options, until: { kind: 'latest' }, afterGap: false });
+    const interrupted = async () => {
+      throw new Error('interrupted');
+    };
+    await expect(restore(await planned(), { ...options, afterwards: interrupted })).rejects.toThrow('interrupted');
+    const standby = made(server.standby());
+    standby.promote();
+    write(standby, 1);
+    await ship(standby);
+    for (let n = 0; n < 2; n++) {
+      await expect(restore(await planned(), { ...options, afterwards: interrupted })).rejects.toThrow('interrupted');
+    }
+    expect(await restore(await planned(), options)).toBe(0);
+    expect(recover(dir)).toEqual({ timeline: 2, commits: commitsOf(standby) });
   });
 
   test('up to a time: everything before the first commit that is later, and no more segments than that takes', async () => {
@@ -247,6 +284,7 @@ describe('a promotion', () => {
       code: 'NOT_IN_ARCHIVE',
       message: expect.stringMatching(/timeline 1 was left at 0\/3/),
     });
+    await expect(restored({ from: `1/${dead}` })).rejects.toMatchObject({ code: 'NOT_IN_ARCHIVE' });
     expect((await recovered({ until: `1/${dead}`, throughTerm: 2 })).commits).toEqual(commitsOf(old));
   });
 

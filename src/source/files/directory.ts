@@ -141,7 +141,8 @@ export class Directory {
       return;
     }
     const isSettled = Date.now() - Number(found.ctimeMs) > MTIME_STEP_MS;
-    this.#take(await this.#steadyList());
+    const listed = await this.#steadyList();
+    this.#take(listed, await this.#replaced(listed));
     await this.#hold();
     this.#seen = isSettled ? state : '';
     this.#seenMs = performance.now();
@@ -175,11 +176,26 @@ export class Directory {
     return this.layout.list(this.dir).then((names) => Promise.all(names.map(look)));
   }
 
-  #take(found: readonly Found[]): void {
+  /** Files that were removed unseen, and whose inodes others have now, by what these begin with. */
+  async #replaced(found: readonly Found[]): Promise<ReadonlySet<LogFile>> {
+    const replaced = new Set<LogFile>();
+    const byInode = new Map(found.map((each) => [inodeText(each.identity), each]));
+    for (const file of this.files) {
+      const now = byInode.get(inodeText(file.identity));
+      if (!now || !file.bound || file.isOpen) continue;
+      const isUntouched = now.size === file.size && now.modifiedMs === file.modifiedMs;
+      if (!isUntouched && !(await new LogFile(this.dir, now).begins(file.bound.incarnation))) replaced.add(file);
+    }
+    return replaced;
+  }
+
+  #take(found: readonly Found[], replaced: ReadonlySet<LogFile>): void {
     const unknown = new Set(this.files);
     const byInode = Map.groupBy(this.files, ({ identity }) => inodeText(identity));
     const present = found.map((each) => {
-      const same = byInode.get(inodeText(each.identity))?.find((file) => unknown.has(file) && this.#isSame(file, each));
+      const same = byInode
+        .get(inodeText(each.identity))
+        ?.find((file) => unknown.has(file) && !replaced.has(file) && this.#isSame(file, each));
       if (!same) return new LogFile(this.dir, each);
       unknown.delete(same);
       same.seen(each);

@@ -34,7 +34,7 @@ async function answerFor(here: Here, head: Head | null): Promise<Answer> {
   const file = await find(directory, head, position);
   if (file === null && head.witness === null)
     return start(here, 'nothing was shipped yet, and the oldest file is another');
-  if (directory.oldest === undefined) {
+  if (directory.oldest === undefined && !(file === null && sameName(directory, position))) {
     return {
       result: 'behind',
       at: null,
@@ -44,7 +44,7 @@ async function answerFor(here: Here, head: Head | null): Promise<Answer> {
   }
   if (directory.shrunk) {
     const what = `${directory.shrunk.path} was shortened or overwritten in place, so that bytes may be lost; ${COPYTRUNCATE}`;
-    return gap(here, position, file ?? directory.shrunk, what);
+    return gap(here, position, file ?? copyOf(directory) ?? directory.shrunk, what);
   }
   if (file === null) return missing(here, position);
   directory.bind(file, position);
@@ -104,8 +104,8 @@ async function missing(here: Here, position: Position): Promise<Answer> {
     const what = `no file here holds what was shipped last (${position.id}): it was removed or shortened; ${COPYTRUNCATE}`;
     return gap(here, position, directory.oldest!, what);
   }
-  const same = files.find(({ name, listed }) => listed && name === position.segment);
-  if (same && same.size > 0) {
+  const same = sameName(directory, position);
+  if (same) {
     const what =
       same.size < position.offset
         ? `${same.name} has ${same.size} bytes, ${position.offset} were shipped of it: it was shortened in place; ${COPYTRUNCATE}`
@@ -119,6 +119,13 @@ async function missing(here: Here, position: Position): Promise<Answer> {
   const reason = `${position.segment} is gone, and no newer file is here yet`;
   return { result: 'behind', at: null, allowed: false, reason };
 }
+
+/** What has the position's name now, where names stay as they are; perhaps nothing is left of what was shipped of it. */
+const sameName = ({ files, layout }: Directory, { segment }: Position) =>
+  layout.live === null ? files.find(({ name, listed }) => listed && name === segment) : undefined;
+
+/** What appeared before a file that was being shipped, as copytruncate's copies do: it may hold what was not shipped. */
+const copyOf = ({ files }: Directory) => files.find(({ listed, size, endedAt }) => listed && size > 0 && endedAt === 0);
 
 /** The first file after one whose bytes are still here; for Redis the base, which holds all that is missing. */
 function after(directory: Directory, file: LogFile): LogFile {

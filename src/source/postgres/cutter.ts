@@ -106,5 +106,5 @@ export class WalCutter implements Cutter {
 const deadPart = (target: WalId, why: string) =>
   new ShipmateError(`${idText(target)} is no part of the log: ${why}`, {
     code: 'NOT_IN_ARCHIVE',
-    hint: `--until ${lsnText(target.lsn)} names the place where the log goes on; --through-term restores what a fork left behind`,
+    hint: `${lsnText(target.lsn)}, without a timeline, is looked for where the log went on; --through-term restores what was left behind`,
   });

@@ -27,7 +27,7 @@ export function postgresFormat(): LogFormat {
 
     companion(segment) {
       const name = parseWalName(segment);
-      return name?.kind === 'segment' && name.timeline > FIRST_TIMELINE ? historyName(name.timeline) : null;
+      return name !== null && name.timeline > FIRST_TIMELINE ? historyName(name.timeline) : null;
     },
 
     guide: recoveryGuide,

@@ -52,7 +52,7 @@ async function onOwnTimeline(
   head: Head,
   position: Position,
   timeline: Timeline,
-  { sameness }: Memory,
+  { sameness, branches }: Memory,
 ): Promise<Answer> {
   const { state, descent } = own;
   const end = descent.lsnOf(position);
@@ -65,6 +65,12 @@ async function onOwnTimeline(
     const reason = `the archive ends at ${lsnText(end)} of timeline ${timeline.number}, the WAL here at ${lsnText(state.flushed)}`;
     if (state.isInRecovery) return { result: 'behind', at: position, allowed: false, reason };
     return backTo(own, common, { reason: `${reason}, and it is a primary`, allowed: false });
+  }
+  const child = descent.childOf(timeline);
+  if (child?.target && end > child.begin) {
+    const reason = `${tell(child, timeline)}, was recovered to an earlier place than the archive's end, ${position.id}: ${child.target}`;
+    const { common } = await branches.compareBefore(own, head, timeline, child.begin);
+    return backTo(own, common, { reason: `${reason}. It is not taken by itself`, allowed: false });
   }
   return goOn(own, position, timeline);
 }
@@ -128,9 +134,12 @@ async function onOther(own: OwnLog, head: Head, position: Position, { branches }
   const child = descent.childOf(common);
   if (child) {
     const reason = `${theirs}, while this server is on ${tell(child, common)}`;
-    const against = await whyNotTaken(own, { head, archived: archived.newest, left, child });
-    const chunk = await branches.newestBefore(own, head, common, earlier(child.begin, left));
-    return backTo(own, chunk, { reason: against ? `${reason}. ${against}` : reason, allowed: against === null });
+    const compared = await branches.compareBefore(own, head, common, earlier(child.begin, left));
+    const against = await whyNotTaken(own, { head, archived: archived.newest, left, child, differs: compared.differs });
+    return backTo(own, compared.common, {
+      reason: against ? `${reason}. ${against}` : reason,
+      allowed: against === null,
+    });
   }
   const ownEnd = livingEnd(own, common);
   const reason = `${theirs}; the WAL here is on timeline ${common.number}, up to ${lsnText(ownEnd)}`;
@@ -138,8 +147,8 @@ async function onOther(own: OwnLog, head: Head, position: Position, { branches }
     const rewind = ownEnd > left ? ': it has more than the archive, and may need pg_rewind' : '';
     return { result: 'behind', at: null, allowed: false, reason: reason + rewind };
   }
-  const chunk = await branches.newestBefore(own, head, common, left);
-  return backTo(own, chunk, { reason: `${reason}: an old primary`, allowed: false });
+  const compared = await branches.compareBefore(own, head, common, left);
+  return backTo(own, compared.common, { reason: `${reason}: an old primary`, allowed: false });
 }
 
 interface Fork {
@@ -150,13 +159,17 @@ interface Fork {
   readonly left: bigint;
   /** The first timeline of this server that the archive's history has not. */
   readonly child: Timeline;
+  /** Whether other bytes are here than in the archive, of what should be common to both. */
+  readonly differs: boolean;
 }
 
 /** Null where it is proven that this server's branch is the one that lives. */
-async function whyNotTaken(own: OwnLog, { head, archived, left, child }: Fork): Promise<string | null> {
+async function whyNotTaken(own: OwnLog, { head, archived, left, child, differs }: Fork): Promise<string | null> {
   const { state, descent } = own;
   if (state.isInRecovery) return 'It is not taken by itself: this server is a standby';
+  if (differs) return 'It is not taken by itself: before that other bytes are here than in the archive';
   if (child.begin > left) return 'It is not taken by itself: it goes on with what the archive has left';
+  if (child.target) return `It is not taken by itself: it was recovered to an earlier place: ${child.target}`;
   // A promotion takes a number that it knows to be free: one that knew of the archive's timeline takes a higher one.
   if (child.number <= archived.number) {
     return "It is not taken by itself: nothing shows that it was promoted later than the archive's server";

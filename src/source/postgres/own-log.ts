@@ -39,6 +39,8 @@ async function oldestOf({ state, descent, wal }: OwnLog): Promise<Oldest | null>
   for (const timeline of descent.timelines.toReversed()) {
     const start = descent.startOf(timeline);
     const end = descent.lastSegmentOf(timeline) ?? state.flushed;
+    // A timeline without a segment of its own that counts: its history file tells of it all the same.
+    if (end <= start && timeline.history !== null) oldest = { timeline, lsn: start };
     for (let lsn = end - ((end - 1n) % step) - 1n; lsn >= start && end > start; lsn -= step) {
       if (!names.has(segmentNameAt(timeline.number, lsn, segmentBytes))) return oldest;
       oldest = { timeline, lsn };

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Position } from '../../core/position.ts';
 import { abortReason, Discontinuity } from '../../errors.ts';
 import type { LogSlice } from '../source.ts';
@@ -7,6 +8,7 @@ import { lsnText } from './lsn.ts';
 import { type OwnLog, readableEnd } from './own-log.ts';
 import { PageChecker } from './pages.ts';
 import type { SegmentFile } from './pg-wal.ts';
+import type { Tail } from './tail.ts';
 import { earlier, isInHistory, type Timeline, tell } from './timelines.ts';
 import { DEFAULT_PAGE_BYTES } from './wal-page.ts';
 import { WalScanner } from './wal-records.ts';
@@ -16,7 +18,11 @@ export interface ReaderOptions {
   /** Asks the server, and looks at its history. */
   readonly look: () => Promise<OwnLog>;
   readonly tailer: Tailer;
+  /** Of what was read before, by whichever reader. */
+  readonly tail: Tail;
   readonly maxSliceBytes: number;
+  /** From a hint of a write to the question whether it is flushed: asked at once, the server would have to say no. */
+  readonly settleMs: number;
 }
 
 interface OpenSegment {
@@ -46,6 +52,7 @@ export class WalReader {
   #sliceStart = 0n;
   #segment: OpenSegment | null = null;
   #at: Position;
+  #life: string | null = null;
 
   constructor(from: Position, options: ReaderOptions, signal: AbortSignal) {
     this.#at = from;
@@ -60,7 +67,7 @@ export class WalReader {
   }
 
   async *read(): AsyncGenerator<LogSlice, never> {
-    const { tailer, look } = this.#options;
+    const { tailer, look, settleMs } = this.#options;
     try {
       for (;;) {
         this.#signal.throwIfAborted();
@@ -68,16 +75,28 @@ export class WalReader {
         const own = await look();
         const timeline = own.descent.find(this.#at);
         if (!timeline) throw this.#discontinuity(`the server is on ${pathOf(own)} now`);
+        await this.#demandSame(own);
         if (isInHistory(this.#at)) yield* this.#history(timeline);
         yield* this.#upTo(own, timeline, readableEnd(own, timeline));
         this.#demandMore(own, timeline);
         await tailer.changed(mark, this.#signal);
+        await delay(settleMs, undefined, { signal: this.#signal });
       }
     } catch (error) {
       throw this.#signal.aborted ? abortReason(this.#signal) : error;
     } finally {
-      await this.#segment?.file.close();
+      await this.#leave();
     }
+  }
+
+  /** A server that was started since it was read may be another one in the same directory. */
+  async #demandSame({ state: { life }, wal }: OwnLog): Promise<void> {
+    if (life === this.#life) return;
+    if (!(await this.#options.tail.isHere(wal, this.#at))) {
+      throw this.#discontinuity('other bytes are in the place of those that were read before');
+    }
+    await this.#leave();
+    this.#life = life;
   }
 
   /** The rest of the history file. */
@@ -95,6 +114,7 @@ export class WalReader {
       const slice = await this.#slice(own, timeline, lsn, end);
       if (!slice) return;
       this.#at = slice.to;
+      this.#options.tail.set(slice);
       yield slice;
     }
   }
@@ -146,12 +166,16 @@ export class WalReader {
   /** The segment of a position, open. */
   async #enter({ wal, descent }: OwnLog, { segment: name, offset }: Position, lsn: bigint): Promise<OpenSegment> {
     if (this.#segment?.name === name) return this.#segment;
-    await this.#segment?.file.close();
-    this.#segment = null;
+    await this.#leave();
     const file = await wal.open(name);
     if (!file) throw this.#discontinuity(`${name} is gone`, HINT);
     this.#segment = { name, file, pages: new PageChecker(file, descent, lsn - BigInt(offset)) };
     return this.#segment;
+  }
+
+  async #leave(): Promise<void> {
+    await this.#segment?.file.close();
+    this.#segment = null;
   }
 
   /** Whether the timeline may still get more; where it may not, the next term begins with its child. */

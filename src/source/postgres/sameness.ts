@@ -15,12 +15,14 @@ export interface Comparison {
 /** Chunks without a transaction may be equal by chance; so many are looked at for one that can't. */
 const MAX_CHUNKS = 1000;
 const SCAN_PIECE_BYTES = 1 << 18;
+/** So soon behind a timeline's beginning comes the record that ends recovery, with the time of the promotion. */
+const FIRST_RECORD_BYTES = 128n;
 
 /**
  * Compares an archive with the WAL here. Two servers that were promoted alone at the same place may have written equal
  * history files, and equal bytes behind them: zeros after a log switch, records of an idle server. So at first it goes
- * back to a chunk that tells them apart, one with a commit (which has a time in microseconds), or to the timeline's
- * beginning; from then on the last chunk is enough.
+ * back to a chunk that tells them apart: with a commit (which has a time in microseconds), or with the timeline's first
+ * record. From then on the last chunk is enough.
  */
 export class Sameness {
   #proven = '';
@@ -39,6 +41,7 @@ export class Sameness {
     if (newest && this.#seen && isSame(newest, this.#seen)) return { differs: false, common: newest };
     let differs = false;
     let common: Witness | null = null;
+    let isProven = this.#proven === name;
     let count = 0;
     for await (const chunk of head.history()) {
       const of = own.descent.find(chunk.to);
@@ -50,31 +53,34 @@ export class Sameness {
       if (isHere) common ??= chunk;
       else {
         this.forget();
+        isProven = false;
         [differs, common] = [true, null];
       }
-      const isTelling = of !== timeline || this.#proven === name || (isHere && (await holdsCommit(own, chunk)));
-      if (isHere && isTelling) break;
+      isProven ||= isHere && of === timeline && (await isTelling(own, chunk, timeline));
+      if (isHere && (isProven || of !== timeline)) break;
     }
-    if (!differs && common !== null) {
-      this.#proven = name;
-      this.#seen = newest && isSame(newest, common) ? newest : null;
-    }
+    if (!differs && isProven) this.#proven = name;
+    if (!differs && newest && common && isSame(newest, common)) this.#seen = newest;
     return { differs, common };
   }
 }
 
 const isSame = (a: Witness, b: Witness) => a.digest === b.digest && samePlace(a.from, b.from) && samePlace(a.to, b.to);
 
-async function holdsCommit({ wal, descent }: OwnLog, { from, length }: Witness): Promise<boolean> {
+/** Whether no other timeline that left its parent at the same place can have the bytes of a chunk. */
+async function isTelling(own: OwnLog, chunk: Witness, { begin }: Timeline): Promise<boolean> {
+  const { descent, wal } = own;
+  const [start, end] = [descent.lsnOf(chunk.from), descent.lsnOf(chunk.to)];
+  if (begin > 0n && start <= begin && end >= begin + FIRST_RECORD_BYTES) return true;
   let found = false;
-  const scanner = new WalScanner(() => {
-    found = true;
+  const scanner = new WalScanner((event) => {
+    // What is before was copied from the parent.
+    found ||= event.start >= begin;
   });
-  const start = descent.lsnOf(from);
-  const buffer = Buffer.allocUnsafe(Math.min(length, SCAN_PIECE_BYTES));
-  await wal.use(from.segment, async (file) => {
-    for (let done = 0; done < length && !found; ) {
-      const read = await file.read(buffer, Math.min(buffer.length, length - done), from.offset + done);
+  const buffer = Buffer.allocUnsafe(Math.min(chunk.length, SCAN_PIECE_BYTES));
+  await wal.use(chunk.from.segment, async (file) => {
+    for (let done = 0; done < chunk.length && !found; ) {
+      const read = await file.read(buffer, Math.min(buffer.length, chunk.length - done), chunk.from.offset + done);
       if (read === 0) break;
       scanner.feed(start + BigInt(done), buffer.subarray(0, read));
       done += read;

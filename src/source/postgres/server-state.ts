@@ -3,6 +3,8 @@ export interface ServerState {
   /** `pg_control_system().system_identifier`, decimal. */
   readonly systemId: string;
   readonly walSegmentBytes: number;
+  /** Since when it runs, as a text to compare: started again, it may be another one in the same directory (pg_rewind). */
+  readonly life: string;
   readonly isInRecovery: boolean;
   /** The timeline whose WAL it writes, or on a standby receives or replays. */
   readonly timeline: number;

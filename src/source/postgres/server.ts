@@ -2,7 +2,8 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unreadable } from './errors.ts';
 import { demandFit, type Fitness } from './fitness.ts';
-import { compareIds, parseId, parseLsn, type WalId } from './lsn.ts';
+import { flushedOnPrimary, flushedOnStandby, type StateRow } from './flushed.ts';
+import { parseLsn, type WalId } from './lsn.ts';
 import type { Server, ServerState } from './server-state.ts';
 import { Connection, type Sql } from './sql.ts';
 import { serverUnreachable } from './sql-errors.ts';
@@ -83,6 +84,7 @@ class OneServer implements PostgresServer {
     const { timeline, lsn } = isInRecovery ? await this.#flushedOnStandby(row!) : flushedOnPrimary(row!);
     this.#known = {
       ...this.#fitness!,
+      life: row!.life,
       isInRecovery,
       timeline,
       flushed: lsn,
@@ -94,17 +96,13 @@ class OneServer implements PostgresServer {
 
   async #flushedOnStandby(row: StateRow): Promise<WalId> {
     const remembered = this.#proof?.life === row.life ? this.#proof.flushed : null;
-    let flushed = newest([remembered, received(row), recovered(row)]);
+    const flushed = await flushedOnStandby(row, remembered, () => this.#newestTimeline());
     if (flushed === null) throw this.#notTelling();
-    const further = beyondReceiver(row, flushed);
-    if (further && compareIds(further, flushed) > 0 && (await this.#newestTimeline()) <= flushed.timeline) {
-      flushed = further;
-    }
     this.#proof = { life: row.life, flushed };
     return flushed;
   }
 
-  /** The highest timeline that a history file in pg_wal names: none is replayed or received before its file is there. */
+  /** The highest timeline that a history file in pg_wal names. */
   async #newestTimeline(): Promise<number> {
     const walDir = join(this.#options.dir, 'pg_wal');
     const names = await readdir(walDir).catch((cause: unknown) => {
@@ -127,24 +125,6 @@ interface Proof {
   readonly flushed: WalId;
 }
 
-export interface StateRow {
-  /** At the beginning of the answer and at its end. */
-  readonly was_in_recovery: boolean;
-  readonly is_in_recovery: boolean;
-  /** When the server started. */
-  readonly life: string;
-  /** On a primary. */
-  readonly flushed: string | null;
-  readonly writes_timeline: string | null;
-  readonly replayed: string | null;
-  readonly received: string | null;
-  readonly receiver_status: string | null;
-  readonly received_timeline: number | null;
-  readonly received_flushed: string | null;
-  /** `<timeline>/<LSN>` that recovery has passed; only where no receiver has flushed as much as was replayed. */
-  readonly recovered: string | null;
-}
-
 // What must not be called on a standby stands behind CASE; nothing fails when a promotion comes in between.
 const QUESTION = `
   SELECT pg_is_in_recovery() AS was_in_recovery,
@@ -160,31 +140,3 @@ const QUESTION = `
       (SELECT min_recovery_end_timeline || '/' || min_recovery_end_lsn FROM pg_control_recovery()) END AS recovered,
     pg_is_in_recovery() AS is_in_recovery
   FROM (SELECT 1) AS one LEFT JOIN pg_stat_wal_receiver AS receiver ON true`;
-
-const flushedOnPrimary = ({ writes_timeline, flushed }: StateRow): WalId => ({
-  timeline: Number.parseInt(writes_timeline!, 16),
-  lsn: parseLsn(flushed!),
-});
-
-/** What the walreceiver has flushed of the timeline that it receives; rounded back to a segment's start at first. */
-const received = ({ received_timeline, received_flushed }: StateRow): WalId | null =>
-  received_timeline && received_flushed ? { timeline: received_timeline, lsn: parseLsn(received_flushed) } : null;
-
-/** WAL is replayed from disk, where recovery made it durable before: what was passed is safe. */
-const recovered = ({ recovered: passed }: StateRow): WalId | null =>
-  passed === null || passed.startsWith('0/') ? null : parseId(passed);
-
-/**
- * Without a receiver, or with one that tells less than was replayed (until more comes in, it tells where it began), how far
- * the WAL goes on disk if no newer timeline than that of `flushed` is known to this server: neither function says which
- * timeline it means. Replay must be proven to have reached it; what a receiver that is gone had received counts only where
- * there never was another one.
- */
-function beyondReceiver(row: StateRow, { timeline }: WalId): WalId | null {
-  if (recovered(row)?.timeline !== timeline) return null;
-  const ends = timeline === 1 ? [row.replayed, row.received] : [row.replayed];
-  return newest(ends.map((end) => (end === null ? null : { timeline, lsn: parseLsn(end) })));
-}
-
-const newest = (proofs: readonly (WalId | null)[]): WalId | null =>
-  proofs.reduce((best, proof) => (best && (!proof || compareIds(best, proof) >= 0) ? best : proof), null);

@@ -1,5 +1,5 @@
 import type { Position } from '../../core/position.ts';
-import { incarnationOf, parseHistory } from './history.ts';
+import { type Ancestor, incarnationOf, parseHistory } from './history.ts';
 import { idText, lsnText, parseId } from './lsn.ts';
 import { historyName, parseWalName, segmentNameAt, segmentStart, segmentStartAt } from './wal-name.ts';
 
@@ -12,6 +12,8 @@ export interface Timeline {
   readonly history: Buffer | null;
   /** Where it left its parent; 0 for the first one. */
   readonly begin: bigint;
+  /** Where recovery was told to stop, as the history file says: `before 2026-01-01 …`; null: it was a plain promotion. */
+  readonly target: string | null;
   /** Where its child left it; null: it is the newest. */
   readonly end: bigint | null;
 }
@@ -39,7 +41,14 @@ export class Descent {
     for (let [number, end] = [timeline, null as bigint | null]; ; ) {
       const parent = bytes && parseHistory(bytes).at(-1);
       const incarnation = incarnationOf(number, bytes);
-      timelines.unshift({ number, incarnation, history: bytes, begin: parent?.switchLsn ?? 0n, end });
+      timelines.unshift({
+        number,
+        incarnation,
+        history: bytes,
+        begin: parent?.switchLsn ?? 0n,
+        end,
+        target: targetOf(parent),
+      });
       if (!parent) break;
       bytes = parentHistory(bytes!);
       [number, end] = [parent.timeline, parent.switchLsn];
@@ -144,6 +153,10 @@ export function tell({ number, begin }: Timeline, parent: Timeline | undefined):
     ? `timeline ${number}, which left timeline ${parent.number} at ${lsnText(begin)}`
     : `timeline ${number}`;
 }
+
+const PROMOTION = 'no recovery target specified';
+const targetOf = (parent: Ancestor | null | undefined) =>
+  parent && parent.reason !== PROMOTION ? parent.reason : null;
 
 /** A child's file is its parent's, an empty line, and a line of its own. */
 function parentHistory(history: Buffer): Buffer | null {

@@ -1,7 +1,7 @@
 import type { Position } from '../../core/position.ts';
 import type { FilesByName } from '../source.ts';
 import { compareIds, idText, parseId } from './lsn.ts';
-import { historyName, isSegmentSize, parseWalName, type SegmentName, segmentStart } from './wal-name.ts';
+import { historyName, isSegmentSize, parseWalName, type SegmentName, segmentNameAt, segmentStart } from './wal-name.ts';
 import { readPageHeader } from './wal-page.ts';
 
 /**
@@ -12,11 +12,11 @@ const WITHOUT_WAL = /^[0-9A-F]{24}(\.partial|\.[0-9A-F]{8}\.backup)$/;
 
 /** WAL as `restore_command` asks for it. */
 export function walFiles(): FilesByName {
-  return { kindOf, isBehind, segmentBytesAt, segmentBytesIn, span, covers, isFurther, further, historyAt };
+  return { kindOf, isBehind, segmentBytesAt, segmentBytesIn, span, next, covers, isFurther, further, historyAt };
 }
 
 function kindOf(name: string): 'segment' | 'history' | 'never' | null {
-  if (WITHOUT_WAL.test(name)) return 'never';
+  if (WITHOUT_WAL.test(name) || name === historyName(1)) return 'never';
   return parseWalName(name)?.kind ?? null;
 }
 
@@ -47,6 +47,11 @@ function span(segment: string, segmentBytes: number): { from: string; to: string
   const { timeline } = file;
   const lsn = segmentStart(file, segmentBytes);
   return { from: idText({ timeline, lsn }), to: idText({ timeline, lsn: lsn + BigInt(segmentBytes) }) };
+}
+
+function next(segment: string, segmentBytes: number): string {
+  const { timeline, lsn } = parseId(span(segment, segmentBytes).to);
+  return segmentNameAt(timeline, lsn, segmentBytes);
 }
 
 const covers = (id: string, target: string) => compareIds(parseId(id), parseId(target)) >= 0;

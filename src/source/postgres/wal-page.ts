@@ -30,6 +30,7 @@ const MAGIC_OF_VERSION: Readonly<Record<number, number>> = {
   15: 0xd110,
   16: 0xd113,
   17: 0xd116,
+  18: 0xd118,
 };
 const VERSION_OF_MAGIC = new Map(Object.entries(MAGIC_OF_VERSION).map(([version, magic]) => [magic, Number(version)]));
 
