@@ -62,14 +62,15 @@ async function* piecesInTime(body: Readable, { stallMs, tooSlow, failed }: Pace)
       stalled = tooSlow(stallMs);
       body.destroy(stalled);
     }, stallMs);
+    let piece: IteratorResult<Buffer>;
     try {
-      const { value, done } = await pieces.next();
-      if (done) return;
-      yield value;
+      piece = await pieces.next();
     } catch (error) {
       throw stalled ?? failed(error);
     } finally {
-      clearTimeout(timer);
+      clearTimeout(timer); // how long the reader takes with the piece is its own affair
     }
+    if (piece.done) return;
+    yield piece.value;
   }
 }
