@@ -4,7 +4,14 @@ import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { interpolate, missingProblem, withoutMissing } from './config/environment.ts';
 import { type Problem, problemsOf, YamlText } from './config/problems.ts';
-import { type ConfigFile, configFile, type EtcdConfig, type SourceConfig, type StoreConfig } from './config/schema.ts';
+import {
+  type ConfigFile,
+  configFile,
+  type EtcdConfig,
+  type PostgresConfig,
+  type SourceConfig,
+  type StoreConfig,
+} from './config/schema.ts';
 import { unsupported } from './config/unsupported.ts';
 import { nearestHint } from './core/nearest.ts';
 import { codeOf, messageOf, UsageError } from './errors.ts';
@@ -98,7 +105,7 @@ export function parseConfig(
 
   const parsed = configFile.safeParse(value, { reportInput: true });
   if (!parsed.success) throw yaml.error(problemsOf(parsed.error.issues));
-  refuse(danglingNames(parsed.data));
+  refuse([...danglingNames(parsed.data), ...sharedSlots(parsed.data)]);
   const config = toConfig(parsed.data);
   parts.guard(config);
   return config;
@@ -123,6 +130,24 @@ function danglingNames({ stores, plans, streams }: ConfigFile): Problem[] {
     ]),
   ];
 }
+
+/** Two streams of one server that advance one slot take from each other what is not shipped yet. */
+function sharedSlots({ streams }: ConfigFile): Problem[] {
+  const owners = new Map<string, string>();
+  return Object.entries(streams).flatMap(([name, { source }]) => {
+    if (source.type !== 'postgres') return [];
+    const slot = slotOf(name, source);
+    const owner = owners.get(`${source.dir} ${slot}`);
+    owners.set(`${source.dir} ${slot}`, name);
+    if (owner === undefined) return [];
+    const message = `would share the replication slot ${slot} with stream ${owner}`;
+    return [{ path: ['streams', name, 'source'], message, hint: 'give it a "slot" of its own' }];
+  });
+}
+
+/** The replication slot of a PostgreSQL stream. */
+export const slotOf = (stream: string, { slot }: PostgresConfig) =>
+  slot ?? `shipmate_${stream.replaceAll(/[^a-z0-9]/g, '_')}`.slice(0, 63);
 
 function toConfig(file: ConfigFile): Config {
   const streams = Object.entries(file.streams).map(([name, stream]): [string, StreamConfig] => [

@@ -2,7 +2,7 @@ import { type AdminServer, startAdmin } from './admin/server.ts';
 import type { Opener } from './archive/identity.ts';
 import { openBlockPool } from './codec/blocks.ts';
 import { openEncoder } from './codec/encoder.ts';
-import { type Config, readPassword, type StreamConfig, sharedDigest, storeOf, streamOf } from './config.ts';
+import { type Config, readPassword, type StreamConfig, sharedDigest, slotOf, storeOf, streamOf } from './config.ts';
 import type { ArchiveMemory, Coordination } from './coordination/coordination.ts';
 import { openEtcd } from './coordination/etcd.ts';
 import { SoloArchives } from './coordination/solo/boards.ts';
@@ -22,7 +22,7 @@ import { openMariadbSource } from './source/mariadb.ts';
 import { postgresFormat } from './source/postgres/format.ts';
 import { inspectPostgres } from './source/postgres/inspect.ts';
 import { openServer } from './source/postgres/server.ts';
-import { defaultSlotName, openSlot } from './source/postgres/slot.ts';
+import { openSlot } from './source/postgres/slot.ts';
 import { openPostgresSource } from './source/postgres.ts';
 import type { Finding, LogFormat, LogSource } from './source/source.ts';
 import { countedStore } from './store/counted.ts';
@@ -84,7 +84,8 @@ export function openSource(stream: StreamConfig, { node, log }: { node: string; 
       return openFilesSource({ ...common, ...files, settleMs, node });
     }
     case 'postgres': {
-      const { url, dir, slot: slotName = defaultSlotName(stream.name) } = source;
+      const { url, dir } = source;
+      const slotName = slotOf(stream.name, source);
       const server = openServer({ url, dir, stream: stream.name });
       const slot = openSlot({ server, name: slotName, log });
       const inspect = () => inspectPostgres({ url, dir, slotName, stream: stream.name });

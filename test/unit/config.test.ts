@@ -3,7 +3,7 @@ import { describe, expect, test } from '@jest/globals';
 import { stringify } from 'yaml';
 import { EXAMPLE } from '../../src/config/example.ts';
 import { parseDuration, parseSize } from '../../src/config/units.ts';
-import { type Config, parseConfig, sharedDigest, storeOf, streamOf } from '../../src/config.ts';
+import { type Config, parseConfig, sharedDigest, slotOf, storeOf, streamOf } from '../../src/config.ts';
 import { UsageError } from '../../src/errors.ts';
 
 interface Raw {
@@ -237,6 +237,16 @@ describe('what is wrong is named, with its line', () => {
     const { message, hint } = refusal(changed('streams.orders.source', source));
     expect(message).toMatch(/streams\.orders\.source\.\w+: unknown key/);
     expect(hint).toBe(`did you mean "${nearest}"?`);
+  });
+
+  test('where two streams of one PostgreSQL server would share a slot', () => {
+    const source = { type: 'postgres', dir: '/data', url: 'postgresql://h' };
+    const both = (a: object, b: object) =>
+      changed('streams', { 'eu-1': { source: a, store: 'main' }, 'eu.1': { source: b, store: 'main' } });
+    expect(refusal(both(source, source)).message).toContain('the replication slot shipmate_eu_1 with stream eu-1');
+    expect(read(both(source, { ...source, slot: 'other' })).streams['eu.1']).toBeDefined();
+    expect(read(both(source, { ...source, dir: '/other' })).streams['eu.1']).toBeDefined();
+    expect(slotOf('b'.repeat(100), { ...source, type: 'postgres' as const })).toHaveLength(63);
   });
 
   test('several at once, the rest counted', () => {

@@ -3,7 +3,6 @@ import { messageOf } from '../../src/errors.ts';
 import { isFitVersion } from '../../src/source/postgres/fitness.ts';
 import { flushedOnStandby, type StateRow } from '../../src/source/postgres/flushed.ts';
 import { idText, parseId } from '../../src/source/postgres/lsn.ts';
-import { defaultSlotName } from '../../src/source/postgres/slot.ts';
 import { failedSql } from '../../src/source/postgres/sql-errors.ts';
 
 const ALONE: StateRow = {
@@ -64,11 +63,6 @@ describe('WAL of a standby is safe', () => {
 test('versions from 13.5 and 14.1 on are fit', () => {
   expect([130005, 140001, 150000, 180001].filter(isFitVersion)).toHaveLength(4);
   expect([90624, 120022, 130004, 140000].filter(isFitVersion)).toEqual([]);
-});
-
-test('the default slot is one that PostgreSQL takes, whatever the stream is called', () => {
-  expect(defaultSlotName('billing-eu.2')).toBe('shipmate_billing_eu_2');
-  expect(defaultSlotName('b'.repeat(100))).toHaveLength(63);
 });
 
 test('a failure names the server and what to do, and no password', () => {

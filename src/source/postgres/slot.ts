@@ -6,9 +6,6 @@ import type { Slot } from './server-state.ts';
 import { sqlStateOf } from './sql-errors.ts';
 import { segmentStartAt } from './wal-name.ts';
 
-/** Of a stream whose config names none. */
-export const defaultSlotName = (stream: string) => `shipmate_${stream.replaceAll(/[^a-z0-9]/g, '_')}`.slice(0, 63);
-
 export interface SlotOptions {
   readonly server: PostgresServer;
   readonly name: string;
