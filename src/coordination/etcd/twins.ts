@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ICompare } from 'etcd3';
+import { Fresh } from '../../core/fresh.ts';
 import { ShipmateError } from '../../errors.ts';
 import type { Twin, TwinBoard } from '../coordination.ts';
 import { type KeptTwin, readTwin } from '../formats.ts';
@@ -26,8 +27,7 @@ export class EtcdTwins implements TwinBoard {
   /** This daemon's life: a namesake has another, and so has the same daemon after a restart. */
   readonly #instance = randomUUID();
   #newest: Twin | null = null;
-  #publishing: Promise<void> | null = null;
-  #next: Promise<void> | null = null;
+  readonly #publications = new Fresh(() => this.#put());
 
   constructor(options: TwinBoardOptions) {
     this.#options = options;
@@ -41,25 +41,11 @@ export class EtcdTwins implements TwinBoard {
   /** One publication at a time; of those asked for meanwhile only the newest is made. */
   publish(twin: Twin): Promise<void> {
     this.#newest = twin;
-    if (this.#publishing === null) return this.#start();
-    this.#next ??= this.#publishing
-      .catch(() => {})
-      .then(() => {
-        this.#next = null;
-        return this.#start();
-      });
-    return this.#next;
+    return this.#publications.ask();
   }
 
   async read(): Promise<Twin[]> {
     return toTwins(await list(this.#options.client, { prefix: this.#options.keys.nodes }));
-  }
-
-  #start(): Promise<void> {
-    this.#publishing = this.#put().finally(() => {
-      this.#publishing = null;
-    });
-    return this.#publishing;
   }
 
   async #put(): Promise<void> {

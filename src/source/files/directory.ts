@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Fresh } from '../../core/fresh.ts';
 import type { Position } from '../../core/position.ts';
 import { codeOf, ShipmateError } from '../../errors.ts';
 import { unreadable, unsteady } from './errors.ts';
@@ -26,8 +27,7 @@ export class Directory {
   #holdFrom: LogFile | null = null;
   #seen = '';
   #seenMs = Number.NEGATIVE_INFINITY;
-  #looking: Promise<void> | null = null;
-  #next: Promise<void> | null = null;
+  readonly #looks = new Fresh(() => this.#look());
 
   constructor(dir: string, layout: Layout) {
     this.dir = dir;
@@ -103,16 +103,11 @@ export class Directory {
 
   /** Looks at the directory; a look that is under way already doesn't count. */
   look(): Promise<void> {
-    if (!this.#looking) return this.#start();
-    const again = () => this.#start();
-    this.#next ??= this.#looking.then(again, again).finally(() => {
-      this.#next = null;
-    });
-    return this.#next;
+    return this.#looks.ask();
   }
 
   async close(): Promise<void> {
-    await this.#looking?.catch(() => {});
+    await this.#looks.settled();
     const held = [...this.#held];
     this.#held.clear();
     await Promise.all(held.map((file) => file.release()));
@@ -121,13 +116,6 @@ export class Directory {
   #after(file: LogFile): LogFile[] {
     const index = this.files.indexOf(file);
     return index < 0 ? [] : this.files.slice(index + 1).filter(({ name }) => this.layout.isPart(name));
-  }
-
-  #start(): Promise<void> {
-    this.#looking = this.#look().finally(() => {
-      this.#looking = null;
-    });
-    return this.#looking;
   }
 
   async #look(): Promise<void> {

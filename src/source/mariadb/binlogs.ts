@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Fresh } from '../../core/fresh.ts';
 import type { Position } from '../../core/position.ts';
 import { codeOf } from '../../errors.ts';
 import { unreadable } from './errors.ts';
@@ -123,8 +124,7 @@ export class Binlogs {
   #index: string | null = null;
   #lineage = new Lineage();
   #seen = '';
-  #looking: Promise<Lineage> | null = null;
-  #next: Promise<Lineage> | null = null;
+  readonly #looks = new Fresh(() => this.#look());
 
   constructor({ dir, index, flavour }: { dir: string; index?: string | undefined; flavour: Flavour }) {
     this.dir = dir;
@@ -143,24 +143,12 @@ export class Binlogs {
 
   /** The log as it is at some moment after the call: a look that is under way already doesn't count. */
   look(): Promise<Lineage> {
-    if (!this.#looking) return this.#start();
-    const again = () => this.#start();
-    this.#next ??= this.#looking.then(again, again).finally(() => {
-      this.#next = null;
-    });
-    return this.#next;
+    return this.#looks.ask();
   }
 
   async close(): Promise<void> {
-    await this.#looking?.catch(() => {});
+    await this.#looks.settled();
     await this.#lineage.end();
-  }
-
-  #start(): Promise<Lineage> {
-    this.#looking = this.#look().finally(() => {
-      this.#looking = null;
-    });
-    return this.#looking;
   }
 
   async #look(): Promise<Lineage> {

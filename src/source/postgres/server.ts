@@ -1,5 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Fresh } from '../../core/fresh.ts';
 import { unreadable } from './errors.ts';
 import { demandFit, type Fitness } from './fitness.ts';
 import { flushedOnPrimary, flushedOnStandby, type StateRow } from './flushed.ts';
@@ -31,8 +32,7 @@ class OneServer implements PostgresServer {
   readonly #connection: Connection;
   #fitness: Fitness | null = null;
   #known: ServerState | null = null;
-  #asking: Promise<ServerState> | null = null;
-  #next: Promise<ServerState> | null = null;
+  readonly #answers = new Fresh(() => this.#ask());
   #proof: Proof | null = null;
 
   constructor(options: ServerOptions) {
@@ -59,21 +59,7 @@ class OneServer implements PostgresServer {
 
   /** Whoever asks while a question is under way shares the next one with all others: an answer is never older than its call. */
   ask(): Promise<ServerState> {
-    if (this.#asking === null) return this.#start();
-    this.#next ??= this.#asking
-      .catch(() => {})
-      .then(() => {
-        this.#next = null;
-        return this.#start();
-      });
-    return this.#next;
-  }
-
-  #start(): Promise<ServerState> {
-    this.#asking = this.#ask().finally(() => {
-      this.#asking = null;
-    });
-    return this.#asking;
+    return this.#answers.ask();
   }
 
   async #ask(): Promise<ServerState> {
