@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { Fresh } from '../../core/fresh.ts';
 import type { Position } from '../../core/position.ts';
 import { codeOf, ShipmateError } from '../../errors.ts';
+import type { FileIdentity } from '../held-file.ts';
 import { unreadable, unsteady } from './errors.ts';
-import { type FileIdentity, type Found, LogFile } from './file.ts';
+import { type Found, LogFile } from './file.ts';
 import type { Layout } from './layout.ts';
 import { sequenceName, sequenceNumber } from './names.ts';
 

@@ -1,15 +1,7 @@
 import { createHash } from 'node:crypto';
-import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { WitnessDigest } from '../../core/witness.ts';
-import { codeOf } from '../../errors.ts';
+import { digestRange, type FileIdentity, HeldFile } from '../held-file.ts';
 import { unreadable } from './errors.ts';
-
-/** Device and inode: whether a path still leads to the same file. */
-export interface FileIdentity {
-  readonly dev: number;
-  readonly ino: number;
-}
 
 /** What a look at the directory tells of one of its files. */
 export interface Found {
@@ -22,7 +14,6 @@ export interface Found {
 const FINGERPRINT_BYTES = 1024;
 const FINGERPRINT_DIGITS = 16;
 const INCARNATION = /^(\d{1,4})-([0-9a-f]{16})$/;
-const DIGEST_PIECE_BYTES = 1 << 20;
 const MAX_GROWTHS = 64;
 
 /** One file, by its descriptor once opened: what is read is the same file, whatever happens to its name. */
@@ -39,9 +30,8 @@ export class LogFile {
   endedAt: number | null = null;
   readonly identity: FileIdentity;
   readonly #dir: string;
-  #handle: FileHandle | null = null;
-  #opening: Promise<boolean> | null = null;
-  #users = 0;
+  /** Its name may have changed since it was seen: then it is looked for again at the next look. */
+  readonly #file: HeldFile;
   #syncedBytes = 0;
   /** When its size was first seen to be so large. */
   #growths: { size: number; ms: number }[] = [];
@@ -50,6 +40,7 @@ export class LogFile {
     this.#dir = dir;
     this.name = name;
     this.identity = identity;
+    this.#file = new HeldFile({ identity, path: () => this.path, unreadable });
     this.size = size;
     this.modifiedMs = modifiedMs;
     this.#growths.push({ size, ms: modifiedMs });
@@ -61,7 +52,7 @@ export class LogFile {
 
   /** Whether our descriptor keeps the file, even if it is removed. */
   get isOpen(): boolean {
-    return this.#handle !== null;
+    return this.#file.isOpen;
   }
 
   seen({ name, size, modifiedMs }: Found): void {
@@ -71,30 +62,17 @@ export class LogFile {
   }
 
   /** Keeps the file open until a `release` for each `retain`. False when it is gone (then nothing is retained). */
-  async retain(): Promise<boolean> {
-    this.#users++;
-    this.#opening ??= this.#open().finally(() => {
-      this.#opening = null;
-    });
-    const isThere = await this.#opening.catch((error) => {
-      this.#users--;
-      throw error;
-    });
-    if (!isThere) this.#users--;
-    return isThere;
+  retain(): Promise<boolean> {
+    return this.#file.retain();
   }
 
-  async release(): Promise<void> {
-    this.#users--;
-    if (this.#users > 0) return;
-    const handle = this.#handle;
-    this.#handle = null;
-    await handle?.close();
+  release(): Promise<void> {
+    return this.#file.release();
   }
 
   /** Looks at the file's size. Null: it is gone. */
   async measure(): Promise<number | null> {
-    const found = await this.#use((handle) => handle.stat());
+    const found = await this.#file.use((handle) => handle.stat());
     if (found) this.#grew(found.size, found.mtimeMs);
     return found?.size ?? null;
   }
@@ -102,27 +80,19 @@ export class LogFile {
   /** Makes everything before `size` durable, whoever wrote it. */
   async sync(size: number): Promise<void> {
     if (size <= this.#syncedBytes) return;
-    await this.#use((handle) => handle.datasync());
+    await this.#file.use((handle) => handle.datasync());
     this.#syncedBytes = size;
   }
 
   /** Reads into buffer[at, at + length) from `offset`. Returns bytes read. */
   async read(buffer: Buffer, at: number, length: number, offset: number): Promise<number> {
-    const read = await this.#use((handle) => handle.read(buffer, at, length, offset));
+    const read = await this.#file.use((handle) => handle.read(buffer, at, length, offset));
     return read?.bytesRead ?? 0;
   }
 
   /** The witness of a range; null when the file does not reach that far. */
-  async digest(offset: number, length: number): Promise<string | null> {
-    const digest = new WitnessDigest();
-    const buffer = Buffer.allocUnsafe(Math.min(length, DIGEST_PIECE_BYTES));
-    for (let done = 0; done < length; ) {
-      const read = await this.read(buffer, 0, Math.min(buffer.length, length - done), offset + done);
-      if (read === 0) return null;
-      digest.update(buffer.subarray(0, read));
-      done += read;
-    }
-    return digest.digest();
+  digest(offset: number, length: number): Promise<string | null> {
+    return digestRange((buffer, count, from) => this.read(buffer, 0, count, from), offset, length);
   }
 
   /**
@@ -158,33 +128,5 @@ export class LogFile {
     if (last && last.size >= size) return;
     if (this.#growths.length >= MAX_GROWTHS) this.#growths = this.#growths.filter((_, i) => i % 2 === 0);
     this.#growths.push({ size, ms: modifiedMs });
-  }
-
-  async #use<T>(work: (handle: FileHandle) => Promise<T>): Promise<T | null> {
-    if (!(await this.retain())) return null;
-    try {
-      return await work(this.#handle!);
-    } catch (error) {
-      throw unreadable(this.path, error);
-    } finally {
-      await this.release();
-    }
-  }
-
-  /** Its name may have changed since it was seen: then it is looked for again at the next look. */
-  async #open(): Promise<boolean> {
-    if (this.#handle) return true;
-    const handle = await open(this.path).catch((error) => {
-      if (codeOf(error) === 'ENOENT') return null;
-      throw unreadable(this.path, error);
-    });
-    if (!handle) return false;
-    const { dev, ino } = await handle.stat();
-    if (dev !== this.identity.dev || ino !== this.identity.ino) {
-      await handle.close();
-      return false;
-    }
-    this.#handle = handle;
-    return true;
   }
 }

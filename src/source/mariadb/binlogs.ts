@@ -3,10 +3,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Fresh } from '../../core/fresh.ts';
 import type { Position } from '../../core/position.ts';
 import { codeOf } from '../../errors.ts';
+import type { FileIdentity } from '../held-file.ts';
 import { unreadable } from './errors.ts';
 import type { Flavour } from './gtid.ts';
 import { findIndex, readIndex } from './index-file.ts';
-import { type FileIdentity, Segment, type SegmentHeader } from './segment.ts';
+import { Segment, type SegmentHeader } from './segment.ts';
 
 /** Descriptors held on the backlog at most: a purge beyond that many files takes them. */
 const MAX_HELD = 256;

@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
-import { WitnessDigest } from '../../core/witness.ts';
-import { codeOf } from '../../errors.ts';
+import { digestRange, type FileIdentity, HeldFile } from '../held-file.ts';
 import { isValidEvent } from './checksums.ts';
 import { corrupt, encrypted, isRelayLog, unreadable } from './errors.ts';
 import { eventLength, eventMs, eventServerId, eventType, FLAGS_AT, HEADER_BYTES, MAGIC, TYPE } from './events.ts';
@@ -31,12 +30,6 @@ export interface SegmentHeader {
   readonly fileStart: Buffer;
 }
 
-/** Device and inode: whether a path still leads to the same file. */
-export interface FileIdentity {
-  readonly dev: number;
-  readonly ino: number;
-}
-
 /** The format description event's in-use flag: set while the server writes the file, cleared in place when it closes it. */
 const IN_USE_AT = MAGIC.length + FLAGS_AT;
 const IN_USE_FLAG = 0x01;
@@ -45,7 +38,6 @@ const RELAY_LOG_FLAG = 0x40;
 const ENCRYPTED_MAGIC_BYTE = 0xfd;
 const FINGERPRINT_DIGITS = 16;
 const MAX_HEADER_EVENT_BYTES = 64 << 20;
-const DIGEST_PIECE_BYTES = 1 << 20;
 /** Events carry seconds, and a server's time may be set (SET timestamp): what lies further ahead is no event's time. */
 const CLOCK_STEP_MS = 3_600_000;
 
@@ -62,9 +54,7 @@ export class Segment {
   /** When the file was last changed, once the server is done with it; null before. Milliseconds since 1970. */
   finalMs: number | null = null;
   readonly #flavour: Flavour;
-  #handle: FileHandle | null = null;
-  #opening: Promise<boolean> | null = null;
-  #users = 0;
+  readonly #file: HeldFile;
   #header: SegmentHeader | null = null;
   #syncedBytes = 0;
 
@@ -75,33 +65,21 @@ export class Segment {
     this.#flavour = flavour;
     this.identity = identity;
     this.size = size;
+    this.#file = new HeldFile({ identity, path: () => path, unreadable });
   }
 
   /** Whether our descriptor keeps the file, even if it is purged. */
   get isOpen(): boolean {
-    return this.#handle !== null;
+    return this.#file.isOpen;
   }
 
-  /**
-   * Opens the file and keeps it open until a `release` for each `retain`. False when its path leads to another file or
-   * nowhere by now (then nothing is retained).
-   */
-  async retain(): Promise<boolean> {
-    this.#users++;
-    this.#opening ??= this.#open().finally(() => {
-      this.#opening = null;
-    });
-    const isThere = await this.#opening;
-    if (!isThere) this.#users--;
-    return isThere;
+  /** Keeps the file open until a `release` for each `retain`. False when it is gone (then nothing is retained). */
+  retain(): Promise<boolean> {
+    return this.#file.retain();
   }
 
-  async release(): Promise<void> {
-    this.#users--;
-    if (this.#users > 0) return;
-    const handle = this.#handle;
-    this.#handle = null;
-    await handle?.close();
+  release(): Promise<void> {
+    return this.#file.release();
   }
 
   /** Looks at the file's size. */
@@ -143,16 +121,8 @@ export class Segment {
   }
 
   /** The witness of a range; null when the file does not reach that far. */
-  async digest(offset: number, length: number): Promise<string | null> {
-    const digest = new WitnessDigest();
-    const buffer = Buffer.allocUnsafe(Math.min(length, DIGEST_PIECE_BYTES));
-    for (let done = 0; done < length; ) {
-      const read = await this.read(buffer, 0, Math.min(buffer.length, length - done), offset + done);
-      if (read === 0) return null;
-      digest.update(buffer.subarray(0, read));
-      done += read;
-    }
-    return digest.digest();
+  digest(offset: number, length: number): Promise<string | null> {
+    return digestRange((buffer, count, from) => this.read(buffer, 0, count, from), offset, length);
   }
 
   /** Null while the server is still writing the first events. `ended`: no more will come. */
@@ -225,30 +195,9 @@ export class Segment {
   }
 
   async #use<T>(work: (handle: FileHandle) => Promise<T>): Promise<T> {
-    if (!(await this.retain())) throw unreadable(this.path, new Error('the file is gone'));
-    try {
-      return await work(this.#handle!);
-    } catch (error) {
-      throw unreadable(this.path, error);
-    } finally {
-      await this.release();
-    }
-  }
-
-  async #open(): Promise<boolean> {
-    if (this.#handle) return true;
-    const handle = await open(this.path).catch((error) => {
-      if (codeOf(error) === 'ENOENT') return null;
-      throw unreadable(this.path, error);
-    });
-    if (!handle) return false;
-    const { dev, ino } = await handle.stat();
-    if (dev !== this.identity.dev || ino !== this.identity.ino) {
-      await handle.close();
-      return false;
-    }
-    this.#handle = handle;
-    return true;
+    const done = await this.#file.use(async (handle) => ({ result: await work(handle) }));
+    if (done === null) throw unreadable(this.path, new Error('the file is gone'));
+    return done.result;
   }
 }
 

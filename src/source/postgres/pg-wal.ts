@@ -1,13 +1,11 @@
 import { type FileHandle, open, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { WitnessDigest } from '../../core/witness.ts';
 import { codeOf } from '../../errors.ts';
+import { digestRange } from '../held-file.ts';
 import type { Witness } from '../source.ts';
 import { noHistory, unreadable } from './errors.ts';
 import { type Cluster, Descent } from './timelines.ts';
 import { historyName, parseWalName } from './wal-name.ts';
-
-const DIGEST_PIECE_BYTES = 1 << 20;
 
 /** The files of a server's pg_wal. */
 export class PgWal {
@@ -111,16 +109,8 @@ export class SegmentFile {
   }
 
   /** The witness of a range; null when the file does not reach that far. */
-  async digest(offset: number, length: number): Promise<string | null> {
-    const digest = new WitnessDigest();
-    const buffer = Buffer.allocUnsafe(Math.min(length, DIGEST_PIECE_BYTES));
-    for (let done = 0; done < length; ) {
-      const read = await this.read(buffer, Math.min(buffer.length, length - done), offset + done);
-      if (read === 0) return null;
-      digest.update(buffer.subarray(0, read));
-      done += read;
-    }
-    return digest.digest();
+  digest(offset: number, length: number): Promise<string | null> {
+    return digestRange((buffer, count, from) => this.read(buffer, count, from), offset, length);
   }
 
   close(): Promise<void> {
