@@ -6,7 +6,7 @@ import type { ChainEnd, Met } from '../core/chain.ts';
 import { type Chunk, placeIn, type Read } from '../core/header.ts';
 import { comparePlaces, placeText } from '../core/keys.ts';
 import type { Position } from '../core/position.ts';
-import { LivingLog, type Piece, type Run, type Segment } from '../core/ranges.ts';
+import { cutRun, LivingLog, type Piece, type Run, type Segment } from '../core/ranges.ts';
 import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
 import type { FilesByName } from '../source/source.ts';
 import { type ChunkReader, notWhole } from './chunks.ts';
@@ -96,6 +96,23 @@ async function readToFirst(archive: Archive, isEnough: (segment: LivingSegment) 
   }
 }
 
+type Part = Pick<FoundFile, 'pieces' | 'length'>;
+
+/** A segment that is asked for, and the IDs at its ends. */
+interface Wanted {
+  readonly name: string;
+  readonly from: string;
+  readonly to: string;
+  readonly fileBytes: number;
+}
+
+/** Where a timeline was left. */
+interface Left {
+  readonly id: string;
+  /** In its segment. */
+  readonly offset: number;
+}
+
 class FileSearch {
   readonly #chunks: ChunkReader;
   readonly #archive: Archive;
@@ -119,17 +136,21 @@ class FileSearch {
     const reading = await readRange(this.#archive, this.#files, { from, until: { kind: 'id', id: to } });
     const all = livingSegments(reading);
     const at = all.findLastIndex(({ segment }) => segment.name === name);
-    if (at === -1) return this.#notLiving(reading, from);
-    const { segment } = all[at]!;
-    if (segment.offset > 0 || segment.length > fileBytes) throw this.#torn(segment);
-    if (segment.length < fileBytes && !isRestUnwritten(reading, all, at)) {
-      if (reading.hole !== null) throw this.#missing(reading.hole);
-      throw this.#torn(segment);
-    }
-    const isOfHead = segment.origin === position.origin;
-    if (!isOfHead || segment.length < fileBytes) await this.#demandSwitched(position, to);
+    const own = all[at]?.segment;
     const goesOn = !this.#files.isBehind(this.#files.next(name, fileBytes), position);
-    return { name, pieces: segment.pieces, length: segment.length, fileBytes, goesOn };
+    if (own === undefined || own.offset > 0 || own.length < fileBytes) {
+      const part = await this.#inherited({ name, from, to, fileBytes }, own, reading);
+      if (part !== null) return 'absent' in part ? part : { name, ...part, fileBytes, goesOn };
+    }
+    if (own === undefined) return this.#notLiving(reading, from);
+    if (own.offset > 0 || own.length > fileBytes) throw this.#torn(own);
+    if (own.length < fileBytes && !isRestUnwritten(reading, all, at)) {
+      if (reading.hole !== null) throw this.#missing(reading.hole);
+      throw this.#torn(own);
+    }
+    const isOfHead = own.origin === position.origin;
+    if (!isOfHead || own.length < fileBytes) await this.#demandSwitched(position, to);
+    return { name, pieces: own.pieces, length: own.length, fileBytes, goesOn };
   }
 
   /**
@@ -197,10 +218,75 @@ class FileSearch {
     if (life === undefined) return;
     const { id } = life[0]!.header.to;
     const isBefore = head.segment === history || this.#files.isFurther(id, head.id);
-    if (!isBefore || !this.#files.isFurther(segmentEndId, id)) return;
-    throw new ArchiveNotWhole(
-      `the archive of stream ${this.#archive.info.stream} is just going over to another timeline, at ${id}`,
-      'a moment later it has what recovery needs from there on: start it again',
+    if (isBefore && this.#files.isFurther(segmentEndId, id)) throw this.#goingOver(id, life[0]!.header.term);
+  }
+
+  /**
+   * A segment inside which its timeline was left: what of it is not there under its own name begins the first segment of the
+   * timeline that lives on. Up to where it was left, and no further, that is the same log. Null where nothing was left
+   * there, or nothing is missing.
+   */
+  async #inherited(wanted: Wanted, own: Segment | undefined, reading: RangeReading): Promise<Part | Absent | null> {
+    const history = this.#historyAfter(reading, wanted.to);
+    const id = history ? await this.#leftAt(wanted.name, history) : null;
+    if (!history || id === null || this.#files.covers(id, wanted.to)) return null;
+    if (!this.#files.isFurther(id, wanted.from)) return own ? null : absent('its timeline was left before');
+    const { offset } = this.#files.placeAt(id, wanted.fileBytes);
+    if (own?.offset === 0 && own.length >= offset) return null;
+    // Else the archive has a gap before it, or begins with it.
+    return this.#beginsInside(history, wanted) ? this.#heirs(wanted, history, { id, offset }) : null;
+  }
+
+  /** A timeline that was left inside its first segment has none of its own: the next one's begins with both. */
+  async #heirs(wanted: Wanted, history: Segment, left: Left): Promise<Part> {
+    const { segment: name } = this.#files.placeAt(history.fromId, wanted.fileBytes);
+    const { from, to } = this.#files.span(name, wanted.fileBytes);
+    const reading = await readRange(this.#archive, this.#files, { from, until: { kind: 'id', id: to } });
+    const heir = livingSegments(reading).findLast(({ segment }) => segment.name === name);
+    if (heir?.segment.offset === 0 && heir.segment.length >= left.offset) {
+      const { run, segment } = heir;
+      const cut = cutRun(run, { segment: run.segments.indexOf(segment), ...left });
+      return { pieces: cut.segments.at(-1)!.pieces, length: left.offset };
+    }
+    const later = this.#historyAfter(reading, to);
+    if (!heir && later && this.#beginsInside(later, wanted)) return this.#heirs(wanted, later, left);
+    if (reading.hole !== null) throw this.#missing(reading.hole);
+    const { end } = reading.reader.living;
+    const isAtHead = !reading.goesOn && (end?.segment === name || (end !== null && this.#isHistory(end)));
+    throw isAtHead ? this.#goingOver(left.id, termOf(history)) : this.#gapAt(wanted.from);
+  }
+
+  #isHistory = ({ segment }: Pick<Position, 'segment'>) => this.#files.kindOf(segment) === 'history';
+
+  /** The history file with which the living log goes over to a later timeline. */
+  #historyAfter(reading: RangeReading, id: string): Segment | undefined {
+    const segments = livingSegments(reading).map(({ segment }) => segment);
+    return segments.find(({ name, fromId }) => this.#isHistory({ segment: name }) && this.#files.covers(fromId, id));
+  }
+
+  /** Whether the timeline's first segment is of the same place. */
+  #beginsInside({ fromId }: Segment, { from, fileBytes }: Wanted): boolean {
+    const { segment } = this.#files.placeAt(fromId, fileBytes);
+    return !this.#files.isFurther(this.#files.span(segment, fileBytes).from, from);
+  }
+
+  async #leftAt(name: string, history: Segment): Promise<string | null> {
+    const isIts = ([first]: Read<Chunk>[]) => first!.header.from.incarnation === history.incarnation;
+    const life = (await this.#livesOf(history.name)).find(isIts);
+    if (life === undefined) throw this.#goingOver(history.fromId, termOf(history));
+    const pieces: Buffer[] = [];
+    for await (const { bytes } of this.#chunks.readInOrder(life.map(refOf))) pieces.push(Buffer.from(bytes));
+    return this.#files.leftAt(name, Buffer.concat(pieces));
+  }
+
+  /** `term`: of the timeline's beginning. */
+  #goingOver(id: string, term: number): ArchiveNotWhole {
+    const { stream } = this.#archive.info;
+    const command = `shipmate restore ${stream} --to DIR --through-term ${term - 1}`;
+    return new ArchiveNotWhole(
+      `the archive of stream ${stream} is going over to another timeline, and has not all yet that comes before ${id}`,
+      'with a daemon that runs it takes seconds: start recovery again then, and a daemon if none runs. If none can any more: ' +
+        `"${command}" gives all up to there that the timeline before has`,
     );
   }
 
@@ -210,6 +296,8 @@ class FileSearch {
     const pieces = reader.living.runs.flatMap(({ segments }) => segments.flatMap((segment) => segment.pieces));
     const next = pieces.find(({ toId }) => toId !== null && !this.#files.covers(from, toId));
     const after = next && (await readPlace(this.#archive, next.place));
+    const { position, term: lastTerm } = reading.end;
+    if (!after && hole === null && position && this.#isHistory(position)) throw this.#goingOver(position.id, lastTerm);
     if (!after) throw hole === null ? this.#gapAt(from) : this.#missing(hole);
     if (next === pieces[0] && !isPart) return absent('it lies before the archive’s start');
     const { term, slot } = next.place;
@@ -314,5 +402,7 @@ function fileOf(name: string, chunks: readonly Read<Chunk>[]): FoundFile {
   const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
   return { name, pieces, length, fileBytes: length, goesOn: false };
 }
+
+const termOf = ({ pieces }: Segment) => pieces[0]!.place.term;
 
 const refOf = ({ header, digest }: Read<Chunk>) => ({ place: placeIn(header), digest, chunkLength: header.length });

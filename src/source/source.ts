@@ -214,6 +214,8 @@ export interface FilesByName {
   segmentBytesAt(place: Position): number | null;
   /** The same by the file's first bytes; null where they are not such. */
   segmentBytesIn(start: Uint8Array): number | null;
+  /** The segment in which the byte after an ID lies, and how far from its start. */
+  placeAt(id: string, segmentBytes: number): { readonly segment: string; readonly offset: number };
   /** The IDs at a segment's ends. */
   span(segment: string, segmentBytes: number): { readonly from: string; readonly to: string };
   /** The segment that follows, if its timeline goes on. */
@@ -226,4 +228,6 @@ export interface FilesByName {
   further(id: string, bytes: number): string;
   /** The history file of the place's timeline; it begins with those of all timelines before. Null: it has none. */
   historyAt(place: Position): string | null;
+  /** Where the segment's timeline was left, by a descendant's history file; null: it is none. Throws for what is no such file. */
+  leftAt(segment: string, history: Uint8Array): string | null;
 }

@@ -120,8 +120,13 @@ function bytesOf(server: WalServer, from: bigint, to: bigint): Buffer {
   return Buffer.concat(pieces);
 }
 
-/** A recovery to the newest timeline, as PostgreSQL looks for its files. */
-async function recover(archive: Archive, backup: { timeline: number; lsn: bigint }) {
+interface Backup {
+  readonly timeline: number;
+  readonly lsn: bigint;
+}
+
+/** A recovery to a timeline, by default the newest one, as PostgreSQL looks for its files. */
+async function recover(archive: Archive, backup: Backup, target: number | null = null) {
   const chunks = new ChunkReader(archive);
   const read = async (name: string): Promise<Buffer | null> => {
     const found = await findFile(chunks, name, files);
@@ -132,8 +137,8 @@ async function recover(archive: Archive, backup: { timeline: number; lsn: bigint
     }
     return Buffer.concat(pieces);
   };
-  let newest = backup.timeline;
-  while ((await read(historyName(newest + 1))) !== null) newest++;
+  let newest = target ?? backup.timeline;
+  while (target === null && (await read(historyName(newest + 1))) !== null) newest++;
   const history = newest === 1 ? null : await read(historyName(newest));
   const ancestors = history ? parseHistory(history) : [];
   const path = [...ancestors.map((each) => each.timeline), newest];
@@ -157,7 +162,21 @@ async function recover(archive: Archive, backup: { timeline: number; lsn: bigint
     end = lsn + BigInt(bytes.length);
     if (bytes.length < SEGMENT_BYTES) break;
   }
-  return { timeline: newest, end, bytes: Buffer.concat(out) };
+  return { timeline: newest, history, end, bytes: Buffer.concat(out) };
+}
+
+/** Along each timeline that was left: all that came before that is there, and nothing of another one. */
+async function demandLeft({ archive, living }: World, newest: number): Promise<void> {
+  for (const { line, end } of living.lines()) {
+    const { wal, history } = line;
+    if (wal.timeline >= newest) continue;
+    const found = await recover(archive, { timeline: 1, lsn: STEP }, wal.timeline);
+    // Of a timeline that the archive passed over the server is told so.
+    if ((found.history ?? '').toString() !== (history ?? '')) continue;
+    expect([wal.timeline, found.end >= end, found.end, end]).toEqual([wal.timeline, true, found.end, end]);
+    const tail = wal.bytes().subarray(Number(end - wal.start), Number(found.end - wal.start));
+    expect(found.bytes.equals(Buffer.concat([bytesOf(living, STEP, end), tail]))).toBe(true);
+  }
 }
 
 test('after any history a recovery by fetch alone ends where the archive does, or fails', async () => {
@@ -174,6 +193,7 @@ test('after any history a recovery by fetch alone ends where the archive does, o
         const { timeline, lsn } = parseId(position!.id);
         let found: Awaited<ReturnType<typeof recover>>;
         try {
+          await demandLeft(world, timeline);
           found = await recover(world.archive, { timeline: 1, lsn: STEP });
         } catch (error) {
           expect(error).toBeInstanceOf(ArchiveNotWhole);

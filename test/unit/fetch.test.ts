@@ -43,8 +43,8 @@ function made(server: WalServer): WalServer {
 
 const primary = () => made(WalServer.primary());
 
-async function ship(server: WalServer, { maxChunkBytes = 200_000 } = {}): Promise<void> {
-  const source = server.open();
+async function ship(server: WalServer, { maxChunkBytes = 200_000, maxSliceBytes = 1 << 20 } = {}): Promise<void> {
+  const source = server.open({ maxSliceBytes });
   try {
     await shipTerm(archive, source, { maxChunkBytes });
   } finally {
@@ -143,6 +143,69 @@ describe('a promotion', () => {
     expect(await fetched(segment(1, 4))).toMatch(/its timeline/);
     expect(await fetched('00000003.history')).toMatch(/ends at/);
   });
+
+  /** An archive that ends with segment 2, and a server that was promoted inside segment 3. */
+  async function left({ shipped = 0 } = {}): Promise<{ old: WalServer; standby: WalServer; upTo: Buffer }> {
+    const old = primary();
+    for (let n = 0; n < 2; n++) {
+      old.transaction({ bytes: 300_000 });
+      old.switchLog();
+    }
+    if (shipped > 0) old.transaction({ bytes: shipped });
+    await ship(old);
+    old.transaction({ bytes: 170_000 });
+    const upTo = old.contents().get(segment(1, 3))!;
+    const standby = made(old.standby());
+    old.transaction({ bytes: 50_000 });
+    standby.promote();
+    return { old, standby, upTo };
+  }
+
+  test.each([
+    { title: 'nothing', shipped: 0 },
+    { title: 'a part', shipped: 60_000 },
+  ])(
+    'of a timeline’s last segment of which it has $title, what comes before the switch is served',
+    async ({ shipped }) => {
+      const { standby, upTo } = await left({ shipped });
+      write(standby, 2);
+      await ship(standby, { maxChunkBytes: 50_000 });
+      expect(((await fetched(segment(1, 3))) as Buffer).equals(whole(upTo))).toBe(true);
+      await expectAll(standby);
+      expect(await fetched(segment(1, 4))).toMatch(/its timeline/);
+      expect(await fetched(segment(2, 2))).toMatch(/its timeline/);
+    },
+  );
+
+  test('of a timeline that was left inside its first segment too', async () => {
+    const { standby, upTo } = await left();
+    standby.transaction({ bytes: 80_000 });
+    const next = made(standby.standby());
+    const upToNext = standby.contents().get(segment(2, 3))!;
+    next.promote();
+    write(next, 2);
+    for (let term = 0; term < 3; term++) await ship(next).catch(() => {}); // a term ends with each timeline
+    expect(((await fetched(segment(1, 3))) as Buffer).equals(whole(upTo))).toBe(true);
+    expect(((await fetched(segment(2, 3))) as Buffer).equals(whole(upToNext))).toBe(true);
+    await expectAll(next);
+  });
+
+  test.each([0, 1, 2, 3])(
+    'but it is an error while that is not there: with %d chunks of the next timeline',
+    async (slots) => {
+      const { standby } = await left();
+      await ship(standby, { maxChunkBytes: 1 << 16, maxSliceBytes: 1 << 16 });
+      for await (const { key } of memory.list('orders/terms/', { after: placeKey('orders', { term: 3, slot: slots }) }))
+        await memory.delete([key]);
+      await expect(fetched(segment(1, 3))).rejects.toMatchObject({
+        ...isGap,
+        message: expect.stringContaining('going over to another timeline'),
+        // What to do where no daemon is left: the log as it was before.
+        hint: expect.stringContaining('--through-term 2'),
+      });
+      expect(await fetched(segment(1, 2))).toHaveLength(MIB);
+    },
+  );
 
   test('before its WAL is there, nothing lets recovery go on along the timeline that is left', async () => {
     const old = primary();

@@ -1,5 +1,6 @@
 import type { Position } from '../../core/position.ts';
 import type { FilesByName } from '../source.ts';
+import { parseHistory } from './history.ts';
 import { compareIds, idText, parseId } from './lsn.ts';
 import { historyName, isSegmentSize, parseWalName, type SegmentName, segmentNameAt, segmentStart } from './wal-name.ts';
 import { readPageHeader } from './wal-page.ts';
@@ -12,7 +13,20 @@ const WITHOUT_WAL = /^[0-9A-F]{24}(\.partial|\.[0-9A-F]{8}\.backup)$/;
 
 /** WAL as `restore_command` asks for it. */
 export function walFiles(): FilesByName {
-  return { kindOf, isBehind, segmentBytesAt, segmentBytesIn, span, next, covers, isFurther, further, historyAt };
+  return {
+    kindOf,
+    isBehind,
+    segmentBytesAt,
+    segmentBytesIn,
+    placeAt,
+    span,
+    next,
+    covers,
+    isFurther,
+    further,
+    historyAt,
+    leftAt,
+  };
 }
 
 function kindOf(name: string): 'segment' | 'history' | 'never' | null {
@@ -42,6 +56,11 @@ function segmentBytesAt({ segment, offset, id }: Position): number | null {
 
 const segmentBytesIn = (start: Uint8Array) => readPageHeader(start)?.long?.segmentBytes ?? null;
 
+function placeAt(id: string, segmentBytes: number): { segment: string; offset: number } {
+  const { timeline, lsn } = parseId(id);
+  return { segment: segmentNameAt(timeline, lsn, segmentBytes), offset: Number(lsn % BigInt(segmentBytes)) };
+}
+
 function span(segment: string, segmentBytes: number): { from: string; to: string } {
   const file = parseWalName(segment) as SegmentName;
   const { timeline } = file;
@@ -66,4 +85,9 @@ function further(id: string, bytes: number): string {
 function historyAt({ segment }: Position): string | null {
   const timeline = parseWalName(segment)?.timeline ?? 1;
   return timeline === 1 ? null : historyName(timeline);
+}
+
+function leftAt(segment: string, history: Uint8Array): string | null {
+  const ancestor = parseHistory(history).find(({ timeline }) => timeline === parseWalName(segment)?.timeline);
+  return ancestor ? idText({ timeline: ancestor.timeline, lsn: ancestor.switchLsn }) : null;
 }
