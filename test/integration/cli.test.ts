@@ -104,9 +104,9 @@ describe('a wrong config ends with 2, and names the place', () => {
     ['a wrong type', { ...solo(), cluster: 3 }, 'cluster: must be text', ''],
     [
       'what this version cannot do',
-      { ...solo(), stores: { main: { type: 's3', bucket: 'b' } } },
-      'type: s3 is not supported',
-      'file',
+      { ...solo(), plans: { gold: { primary: 'main', copies: ['main'] } } },
+      'plans.gold.copies: not supported by this version',
+      'copy the store by other means',
     ],
   ])('%s', async (_, config, error, hint) => {
     const outcome = await shipmate(['run', '-c', await configFile(config)]);
