@@ -1,10 +1,10 @@
-import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { ChainReader } from '../helpers/archive.ts';
-import { prepareDaemon, shipmate } from '../helpers/daemon.ts';
+import { type Daemon, prepareDaemon, shipmate } from '../helpers/daemon.ts';
 import { type Etcd, startEtcd } from '../helpers/etcd.ts';
 import { LogFiles } from '../helpers/log-files.ts';
 import { Redis } from '../helpers/redis.ts';
@@ -19,6 +19,13 @@ async function digestOf(restored: string): Promise<string> {
   } finally {
     await redis.stop();
   }
+}
+
+/** Whether a daemon has a file of this name open, be it removed by now. */
+async function holds({ pid }: Daemon, name: string): Promise<boolean> {
+  const descriptors = join('/proc', String(pid), 'fd');
+  const targets = (await readdir(descriptors)).map((each) => readlink(join(descriptors, each)).catch(() => ''));
+  return (await Promise.all(targets)).some((target) => target.includes(`/${name}`));
 }
 
 describe('two daemons on the append-only files of a real Redis', () => {
@@ -59,6 +66,9 @@ describe('two daemons on the append-only files of a real Redis', () => {
     await redis.rewrite();
     const { master, standby } = await twins.ready();
     await redis.rewrite();
+    // One that is gone again before anybody has looked would be a gap.
+    const newest = (await redis.files()).find((name) => name.includes('.incr.'))!;
+    await until('the standby holds the new increment', () => holds(standby, newest));
     master.signal('SIGKILL');
     const since = standby.mark();
     await redis.rewrite();
