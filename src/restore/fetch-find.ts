@@ -1,15 +1,16 @@
 import { readOutline } from '../archive/outline.ts';
-import { type Hole, type Reading, readFromFloor, readToEnd } from '../archive/reader.ts';
-import { type Range, seek } from '../archive/seek.ts';
+import { type Hole, readFromFloor, readToEnd } from '../archive/reader.ts';
+import type { Range } from '../archive/seek.ts';
 import { type Archive, findEnd, readFloor, readPlace } from '../archive/walk.ts';
 import type { ChainEnd, Met } from '../core/chain.ts';
 import { type Chunk, placeIn, type Read } from '../core/header.ts';
 import { comparePlaces, placeText } from '../core/keys.ts';
 import type { Position } from '../core/position.ts';
-import { cutRun, LivingLog, type Piece, type Run, type Segment } from '../core/ranges.ts';
+import { cutRun, type Piece, type Segment } from '../core/ranges.ts';
 import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
 import type { FilesByName } from '../source/source.ts';
 import { type ChunkReader, notWhole } from './chunks.ts';
+import { type LivingSegment, livingSegments, RangeReader, type RangeReading, readRange } from './fetch-range.ts';
 
 /** A file of the log as the archive has it. */
 export interface FoundFile {
@@ -40,29 +41,6 @@ export async function findFile(chunks: ChunkReader, name: string, files: FilesBy
     return files.kindOf(name) === 'history' ? await search.history(name) : await search.segment(name);
   } catch (error) {
     throw notWhole(error);
-  }
-}
-
-/** The living log of a range of IDs, whole segments of it at its beginning. */
-export async function readRange(archive: Archive, files: FilesByName, { from, until }: Range): Promise<RangeReading> {
-  return readFromFloor(
-    archive,
-    (start) => new RangeReader(start),
-    (floor) => seek({ archive, floor, range: { from, until }, format: files, marginChunks: 0 }),
-  );
-}
-
-export type RangeReading = Reading<RangeReader>;
-
-class RangeReader {
-  readonly living: LivingLog;
-
-  constructor(from: ChainEnd) {
-    this.living = new LivingLog(from.position);
-  }
-
-  meet(met: Met, read: Read): void {
-    if (met !== 'foreign') this.living.add(read);
   }
 }
 
@@ -373,15 +351,6 @@ const isComplete = (life: Read<Chunk>[] | undefined) => life?.at(-1)?.header.end
 const isChunk = (read: Read): read is Read<Chunk> => read.header.kind === 'chunk';
 
 const absent = (why: string): Absent => ({ absent: why });
-
-export interface LivingSegment {
-  readonly run: Run;
-  readonly segment: Segment;
-}
-
-export function livingSegments({ reader }: Pick<RangeReading, 'reader'>): LivingSegment[] {
-  return reader.living.runs.flatMap((run) => run.segments.map((segment) => ({ run, segment })));
-}
 
 /** Whether nothing follows the segment's bytes in its own timeline: at the head, and where the timeline was left. */
 function isRestUnwritten({ reader, hole, goesOn }: RangeReading, all: readonly LivingSegment[], at: number): boolean {

@@ -8,7 +8,8 @@ import { termOf, termsPrefix } from '../core/keys.ts';
 import type { FilesByName } from '../source/source.ts';
 import { FILES, isLive, liveDirectories, pidOf, type Recovery } from './ahead-files.ts';
 import type { ChunkReader } from './chunks.ts';
-import { type FoundFile, livingSegments, readRange } from './fetch-find.ts';
+import type { FoundFile } from './fetch-find.ts';
+import { livingSegments, readRange } from './fetch-range.ts';
 import { writeFound } from './fetch-write.ts';
 
 export interface ReadAheadOptions {
