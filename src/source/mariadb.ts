@@ -53,20 +53,22 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
   const branches = new Branches();
 
   /** The log, with what the server at `url:` says, if it is the one that writes these binlogs. */
-  const ownLog = async (lineage: Lineage, state: ServerState | null): Promise<OwnLog> => {
+  const ownLog = async (lineage: Lineage, state: ServerState | null, { patient = false } = {}): Promise<OwnLog> => {
     const newest = await lineage.newestUsable();
     const ofThis = (told: ServerState | null) => (told?.serverId === newest?.header.serverId ? told : null);
-    const askServer = async () => ofThis((await server?.ask()) ?? null);
-    return { lineage, index: logIndex, flavour, server: ofThis(state), askServer };
+    const askServer = async () => ofThis((await server?.ask({ patient })) ?? null);
+    const lastKnown = ofThis(server?.lastKnown ?? null);
+    return { lineage, index: logIndex, flavour, server: ofThis(state), lastKnown, askServer };
   };
 
   /** Before a slice of a replica's log is handed out: what was written on it must not become part of the archive. */
   const demandReplicated = async ({ from, to }: LogSlice) => {
-    if (!isReplica(server?.known ?? null)) return;
-    const errant = await errantBeyond(await ownLog(binlogs.current, server!.known), from.id);
+    const { lastKnown = null } = server ?? {};
+    if (!isReplica(lastKnown)) return;
+    const errant = await errantBeyond(await ownLog(binlogs.current, lastKnown, { patient: true }), from.id);
     if (errant === null) return;
     throw new Discontinuity(
-      `stream ${stream}: ${errant} in ${to.segment} was written on this server, which is a replica`,
+      `stream ${stream}: ${to.segment}: ${errant}`,
       'find out who writes on the replica, and set read_only; make it a replica anew, or run "shipmate accept-fork" if it counts',
     );
   };
@@ -126,7 +128,7 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
       const tailer = openTailer({ busyPollMs, log });
       const endPoll = server?.poll();
       try {
-        await server?.facts();
+        await server?.ask({ patient: true });
         const reader = new LogReader({ stream, binlogs, tailer, flavour, maxSliceBytes, log }, signal);
         for await (const slice of reader.read(from)) {
           await demandReplicated(slice);

@@ -43,7 +43,8 @@ export function twinAt(here: ServerLog) {
   closing.push(binlogs);
   return async (head: Head, facts: Partial<ServerState> | null, asked = facts): Promise<Located> => {
     const stateFor = (told: Partial<ServerState> | null) => told && stateOf(here, told);
-    const own = { lineage: await binlogs.look(), index, flavour: 'mariadb', server: stateFor(facts) } as const;
+    const server = stateFor(facts);
+    const own = { lineage: await binlogs.look(), index, flavour: 'mariadb', server, lastKnown: server } as const;
     return locate({ ...own, askServer: async () => stateFor(asked) }, head, branches);
   };
 }

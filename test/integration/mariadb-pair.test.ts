@@ -182,11 +182,34 @@ describe('two servers in replication', () => {
     expect(await twin.locate(shipping.head())).toMatchObject({
       result: 'fork',
       allowed: false,
-      reason: expect.stringContaining('0-2-7 was written on it'),
+      reason: expect.stringContaining('0-2-7 was written on this server, which is a replica'),
     });
     // The primary's own log goes on.
     await write(a, 1);
     expect(await open(a).locate(shipping.head())).toMatchObject({ result: 'move', allowed: true });
+    stop.abort();
+  });
+
+  test('an errant write is not shipped either while the server is too busy to say that it is still a replica', async () => {
+    const { a, b, shipping } = await begin();
+    await shipping.ship(open(a));
+    const twin = open(b);
+    await move(shipping, twin);
+    const stop = new AbortController();
+    const ending = endOf(twin.read(shipping.position, stop.signal), (slice) => shipping.add(slice));
+    await write(a, 1);
+    await until('shipped', () => shipping.position?.id === '0-1-6');
+    await write(b, 1);
+    process.kill(b.pid, 'SIGSTOP');
+    try {
+      const error = await ending;
+      expect(error).toBeInstanceOf(Discontinuity);
+      expect(String(error)).toContain('0-2-7');
+      expect(await twin.locate(shipping.head())).toMatchObject({ result: 'fork', allowed: false });
+    } finally {
+      process.kill(b.pid, 'SIGCONT');
+    }
+    expect(shipping.position!.id).toBe('0-1-6');
     stop.abort();
   });
 

@@ -75,9 +75,15 @@ async function locateIn({ dir, serverId }: ServerLog, head: Head, facts: Partial
   const binlogs = new Binlogs({ dir, flavour: 'mariadb' });
   const state = { serverId, isWritable: true, isReplicating: false, isInRing: false, slavePosition: '', ...facts };
   const server = facts && state;
-  const own = { lineage: await binlogs.look(), index: new LogIndex('mariadb'), flavour: 'mariadb', server } as const;
+  const asked = { server, lastKnown: server, askServer: async () => server };
   try {
-    return await locate({ ...own, askServer: async () => server }, head, new Branches());
+    const own = {
+      lineage: await binlogs.look(),
+      index: new LogIndex('mariadb'),
+      flavour: 'mariadb',
+      ...asked,
+    } as const;
+    return await locate(own, head, new Branches());
   } finally {
     await binlogs.close();
   }

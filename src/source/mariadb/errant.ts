@@ -1,22 +1,31 @@
 import type { Lineage } from './binlogs.ts';
 import { type Gtid, gtidText, MariadbGtidState } from './gtid.ts';
 import { firstAt, type OwnLog } from './pair.ts';
-import { isReplica } from './server.ts';
+import { isReplica, type ServerState } from './server.ts';
+
+/** What was found, in words: `0-2-7 was written on this server, which is a replica`. */
+type Finding = string;
 
 /**
- * A transaction that somebody wrote on this server although it is a replica: the first beyond an ID, or the last of all,
- * since an archive that goes on soon has a higher number; null where there is none, where it is no replica, and where that
- * is not known. What it wrote while it was the primary is none.
+ * A transaction that somebody wrote on this server although it is a replica, or was one when it last answered: the first
+ * beyond an ID, or the last of all, since an archive that goes on soon has a higher number; null where there is none, and
+ * where the server was never seen as a replica. What it wrote while it was the primary is none.
  */
-export async function errantBeyond(own: OwnLog, id: string): Promise<string | null> {
-  if (!isReplica(own.server) || own.flavour !== 'mariadb') return null;
-  if ((await firstErrant(own, id)) === null) return null;
-  // A promotion comes before the first write.
-  const now = { ...own, server: await own.askServer() };
-  return isReplica(now.server) ? firstErrant(now, id) : null;
+export async function errantBeyond(own: OwnLog, id: string): Promise<Finding | null> {
+  if (!isReplica(own.lastKnown) || own.flavour !== 'mariadb') return null;
+  const suspect = await firstErrant(own, own.lastKnown, id);
+  if (suspect === null) return null;
+  // A promotion comes before the first write. Without an answer nothing shows that there was one, and nothing can take back
+  // what was shipped.
+  const server = await own.askServer();
+  if (server === null) {
+    return `${suspect} was written on this server, a replica when it last answered: it does not say whether it was promoted since`;
+  }
+  const errant = isReplica(server) ? await firstErrant(own, server, id) : null;
+  return errant && `${errant} was written on this server, which is a replica`;
 }
 
-async function firstErrant(own: OwnLog, id: string): Promise<string | null> {
+async function firstErrant(own: OwnLog, server: ServerState | null, id: string): Promise<string | null> {
   const end = await own.index.end(own.lineage);
   if (!end || !(end.state instanceof MariadbGtidState)) return null;
   const { serverId } = end.usable.header;
@@ -28,7 +37,7 @@ async function firstErrant(own: OwnLog, id: string): Promise<string | null> {
     if (last === undefined || (archived?.server === serverId && archived.sequence >= last)) continue;
     const first = last > from ? await firstAt(own, { domain, server: serverId, sequence: from + 1n }) : null;
     for (const written of [first, { domain, server: serverId, sequence: last }]) {
-      if (written && (await isErrant(own, written))) return gtidText(written);
+      if (written && (await isErrant(own, server, written))) return gtidText(written);
     }
   }
   return null;
@@ -38,7 +47,7 @@ async function firstErrant(own: OwnLog, id: string): Promise<string | null> {
  * What this server wrote as the primary, the others have: the next transaction of another server comes after it, or it is
  * part of the position from which this one replicates.
  */
-async function isErrant(own: OwnLog, written: Gtid): Promise<boolean> {
+async function isErrant(own: OwnLog, server: ServerState | null, written: Gtid): Promise<boolean> {
   const { domain } = written;
   const judged = judgements.get(own.lineage) ?? new Map<string, boolean>();
   judgements.set(own.lineage, judged);
@@ -51,7 +60,7 @@ async function isErrant(own: OwnLog, written: Gtid): Promise<boolean> {
     judged.set(gtidText(written), errant);
     return errant;
   }
-  const replicatedTo = new MariadbGtidState(own.server?.slavePosition).lastOf(domain);
+  const replicatedTo = new MariadbGtidState(server?.slavePosition).lastOf(domain);
   return (replicatedTo?.sequence ?? -1n) < written.sequence;
 }
 

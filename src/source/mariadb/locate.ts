@@ -25,9 +25,8 @@ async function withoutErrant(own: OwnLog, head: Head | null, answer: Answer): Pr
   const position = head?.position;
   const isAhead = answer.allowed && answer.at !== null;
   if (!position || (!isAhead && answer.result !== 'behind')) return answer;
-  const errant = await errantBeyond(own, answer.result === 'reset' ? '' : position.id);
-  if (errant === null) return answer;
-  const reason = `this server is a replica, but ${errant} was written on it`;
+  const reason = await errantBeyond(own, answer.result === 'reset' ? '' : position.id);
+  if (reason === null) return answer;
   const common = answer.at === null || answer.at.origin === position.origin ? {} : { common: position };
   return { ...answer, ...common, result: 'fork', allowed: false, reason };
 }

@@ -11,7 +11,9 @@ export interface OwnLog {
   readonly flavour: Flavour;
   /** Null: not known. */
   readonly server: ServerState | null;
-  /** The same, learnt after the call. */
+  /** What it was when it last answered. Null: it never did. */
+  readonly lastKnown: ServerState | null;
+  /** The same as `server`, learnt after the call. */
   askServer(): Promise<ServerState | null>;
 }
 

@@ -29,7 +29,7 @@ const FRESH_MS = 900;
 const POLL_MS = 500;
 /** An answer that takes longer is given up on, and its connection with it. */
 const ANSWER_WITHIN_MS = 3000;
-/** Nobody waits longer than this for facts: they are unknown then. */
+/** Nobody waits longer than this for facts, but who must know: they are unknown then. */
 const PATIENCE_MS = 500;
 
 /** Asks one server about itself, over one connection that is kept. What can't be learnt is unknown, never an error. */
@@ -40,6 +40,7 @@ export class Server {
   #connection: Connection | null = null;
   #asking: Promise<ServerState | null> | null = null;
   #facts: ServerState | null = null;
+  #lastKnown: ServerState | null = null;
   #askedMs = Number.NEGATIVE_INFINITY;
   #trouble = '';
   #polling = new Set<symbol>();
@@ -56,18 +57,19 @@ export class Server {
     return performance.now() - this.#askedMs < FRESH_MS ? this.#facts : this.ask();
   }
 
-  /** Facts learnt after the call. */
-  async ask(): Promise<ServerState | null> {
-    await this.#patiently(this.#asking);
-    return this.#patiently(this.#start());
+  /** Facts learnt after the call; `patient`: as long as one question may take. */
+  async ask({ patient = false } = {}): Promise<ServerState | null> {
+    const patienceMs = patient ? ANSWER_WITHIN_MS : PATIENCE_MS;
+    await patiently(this.#asking, patienceMs);
+    return patiently(this.#start(), patienceMs);
   }
 
-  /** The last facts learnt, if they are not old; asks nothing. */
-  get known(): ServerState | null {
-    return performance.now() - this.#askedMs < 2 * (FRESH_MS + POLL_MS) ? this.#facts : null;
+  /** The last facts learnt, however old: a server that was a replica stays one until it says otherwise. */
+  get lastKnown(): ServerState | null {
+    return this.#lastKnown;
   }
 
-  /** Keeps `known` up to date until the returned function is called. */
+  /** Keeps `lastKnown` up to date until the returned function is called. */
   poll(): () => void {
     const poll = Symbol('poll');
     this.#polling.add(poll);
@@ -98,22 +100,12 @@ export class Server {
     return this.#asking;
   }
 
-  async #patiently(asking: Promise<ServerState | null> | null): Promise<ServerState | null> {
-    if (!asking) return null;
-    const given = new AbortController();
-    const late = delay(PATIENCE_MS, null, { signal: given.signal }).catch(() => null);
-    try {
-      return await Promise.race([asking, late]);
-    } finally {
-      given.abort();
-    }
-  }
-
   async #ask(): Promise<ServerState | null> {
     const startedMs = performance.now();
     const late = setTimeout(() => this.#drop(), ANSWER_WITHIN_MS);
     try {
       this.#facts = await this.#query();
+      this.#lastKnown = this.#facts;
       this.#trouble = '';
     } catch (error) {
       this.#facts = null;
@@ -160,6 +152,17 @@ export class Server {
       ),
       slavePosition: variables.get('gtid_slave_pos') ?? '',
     };
+  }
+}
+
+async function patiently<T>(asking: Promise<T> | null, patienceMs: number): Promise<T | null> {
+  if (!asking) return null;
+  const given = new AbortController();
+  const late = delay(patienceMs, null, { signal: given.signal }).catch(() => null);
+  try {
+    return await Promise.race([asking, late]);
+  } finally {
+    given.abort();
   }
 }
 
