@@ -5,14 +5,16 @@ import { resolve } from 'node:path';
 import { interpolate, missingProblem, withoutMissing } from './config/environment.ts';
 import { type Problem, problemsOf, YamlText } from './config/problems.ts';
 import {
+  type ClassName,
   type ConfigFile,
   configFile,
   type EtcdConfig,
+  type LimitsFile,
+  type PlanFile,
   type PostgresConfig,
   type SourceConfig,
   type StoreConfig,
 } from './config/schema.ts';
-import { unsupported } from './config/unsupported.ts';
 import { nearestHint } from './core/nearest.ts';
 import { codeOf, messageOf, UsageError } from './errors.ts';
 
@@ -22,11 +24,34 @@ export interface StreamConfig {
   readonly source: SourceConfig;
   readonly plan: PlanConfig;
   readonly chunk: { readonly maxBytes: number; readonly maxDelayMs: number };
+  /** Of age, `age1…`; empty: nothing is encrypted. */
+  readonly recipients: readonly string[];
+  /** What retention keeps; null: everything. */
+  readonly keep: KeepConfig | null;
 }
 
+/** Names are those in `Config.stores`. */
 export interface PlanConfig {
-  /** A name in `Config.stores`. */
   readonly primary: string;
+  readonly copies: readonly string[];
+  /** To how many of them. */
+  readonly count: number;
+  /** The copy that comes k-th is due k times as late. */
+  readonly delayMs: number;
+  /** Those that come first. */
+  readonly order: readonly string[];
+  /** How many stores must hold a chunk before the source is acknowledged; the primary counts. */
+  readonly ack: number;
+  readonly class: ClassName;
+}
+
+/** Everything that any of these asks for is kept. */
+export interface KeepConfig {
+  readonly ageMs?: number;
+  readonly segments?: number;
+  readonly daily?: number;
+  readonly weekly?: number;
+  readonly monthly?: number;
 }
 
 export type CoordinationConfig = { readonly kind: 'solo' } | EtcdCoordinationConfig;
@@ -35,6 +60,9 @@ export interface EtcdCoordinationConfig extends Readonly<Omit<EtcdConfig, 'ttl'>
   readonly kind: 'etcd';
   readonly ttlMs: number;
 }
+
+/** Rates in bytes a second; `shipping` from 0 to 1; times of day `HH:MM`. */
+export type LimitsConfig = Readonly<LimitsFile>;
 
 /** A config file, checked, with every default filled in. */
 export interface Config {
@@ -45,6 +73,8 @@ export interface Config {
   readonly onEtcdLoss: 'continue' | 'stop';
   readonly stores: Readonly<Record<string, StoreConfig>>;
   readonly streams: Readonly<Record<string, StreamConfig>>;
+  /** Null: bandwidth is not limited. */
+  readonly limits: LimitsConfig | null;
   /** Where HTTP listens; null: nowhere. Port 0 is any free one. */
   readonly admin: { readonly host: string; readonly port: number } | null;
 }
@@ -58,7 +88,7 @@ export interface ReadOptions {
   readonly lazy?: boolean;
 }
 
-export type { EtcdConfig, SourceConfig, StoreConfig } from './config/schema.ts';
+export type { ClassName, EtcdConfig, SourceConfig, StoreConfig } from './config/schema.ts';
 
 /** Reads and checks a config file. Throws UsageError. */
 export async function loadConfig(file: string, options: ReadOptions = {}): Promise<Config> {
@@ -101,7 +131,6 @@ export function parseConfig(
   refuse([...problems, ...(lazy ? [] : missing.map(missingProblem))]);
   const parts = withoutMissing(value, missing);
   refuse(parts.problems);
-  refuse(unsupported(value));
 
   const parsed = configFile.safeParse(value, { reportInput: true });
   if (!parsed.success) throw yaml.error(problemsOf(parsed.error.issues));
@@ -123,7 +152,10 @@ function danglingNames({ stores, plans, streams }: ConfigFile): Problem[] {
           },
         ];
   return [
-    ...Object.entries(plans).flatMap(([name, { primary }]) => missing(['plans', name, 'primary'], primary, stores)),
+    ...Object.entries(plans).flatMap(([name, { primary, copies }]) => [
+      ...missing(['plans', name, 'primary'], primary, stores),
+      ...copies.flatMap((copy, index) => missing(['plans', name, 'copies', String(index)], copy, stores)),
+    ]),
     ...Object.entries(streams).flatMap(([name, { store, plan }]) => [
       ...missing(['streams', name, 'store'], store, stores),
       ...missing(['streams', name, 'plan'], plan, plans),
@@ -155,8 +187,10 @@ function toConfig(file: ConfigFile): Config {
     {
       name,
       source: absolute(stream.source),
-      plan: { primary: stream.store ?? file.plans[stream.plan ?? '']?.primary ?? '' },
+      plan: stream.plan === undefined ? toStore(stream.store ?? '') : planOf(file.plans[stream.plan]!),
       chunk: { maxBytes: stream.chunk.maxBytes, maxDelayMs: stream.chunk.maxDelay },
+      recipients: stream.encrypt?.recipients ?? [],
+      keep: keepOf(stream.keep),
     },
   ]);
   return {
@@ -167,8 +201,26 @@ function toConfig(file: ConfigFile): Config {
     onEtcdLoss: file.onEtcdLoss,
     stores: file.stores,
     streams: Object.fromEntries(streams),
+    limits: file.limits ?? null,
     admin: typeof file.admin === 'object' ? file.admin.listen : null,
   };
+}
+
+const planOf = ({ delay: delayMs, count, ...plan }: PlanFile): PlanConfig => ({
+  ...plan,
+  count: count ?? plan.copies.length,
+  delayMs,
+});
+
+const toStore = (primary: string): PlanConfig => ({
+  ...{ primary, copies: [], count: 0, delayMs: 0, order: [] },
+  ...{ ack: 1, class: 'standard' },
+});
+
+function keepOf(keep: ConfigFile['streams'][string]['keep']): KeepConfig | null {
+  if (keep === undefined) return null;
+  const { age, ...counts } = keep;
+  return { ...(age !== undefined && { ageMs: age }), ...counts };
 }
 
 function absolute(source: SourceConfig): SourceConfig {

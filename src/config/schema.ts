@@ -1,10 +1,10 @@
 import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
 import { nearestHint } from '../core/nearest.ts';
-import { DURATION, parseDuration, parseSize, SIZE } from './units.ts';
+import { DURATION, parseDuration, parseRate, parseSize, RATE, SIZE } from './units.ts';
 
 /**
- * What a config file may hold, as written there: what this version cannot do yet is not here but in unsupported.ts.
+ * What a config file may hold, as written there.
  * Names of this version's stores, sources and keys are a contract: they are added to, never changed.
  */
 
@@ -36,6 +36,8 @@ const name = z
     ),
   );
 
+const notEmpty = (all: object) => Object.keys(all).length > 0;
+
 /** Hosts and clusters keep their capitals. */
 const hostLikeName = z
   .string()
@@ -63,6 +65,14 @@ function duration({ min, max }: { min: string; max: string }) {
     like: 'a time with its unit, such as 20ms, 5s or 15m',
   });
 }
+
+const rate = () =>
+  quantity(parseRate, {
+    min: '1KiB/s',
+    max: '1TB/s',
+    pattern: RATE,
+    like: 'a rate with its unit, such as 40MiB/s or 1Gbit/s',
+  });
 
 interface Quantity {
   min: string;
@@ -125,6 +135,10 @@ const fileStore = object({
   prefix: prefix.prefault('').describe('Directory below it.'),
 });
 
+const quota = size({ min: '1MiB', max: '1000TiB' }).describe(
+  'How much the archives in it may take, where copies go to the store with the most room; by default no limit.',
+);
+
 const BUCKET = /^[a-z0-9](?!.*\.\.)[a-z0-9._-]{1,220}[a-z0-9]$/;
 const ACCESS_TIERS = ['Hot', 'Cool', 'Cold'] as const;
 const STORAGE_CLASSES = ['STANDARD', 'NEARLINE', 'COLDLINE', 'ARCHIVE'] as const;
@@ -147,6 +161,7 @@ const gcsStore = object({
     .describe("By default Google's. One with http is an emulator: it is shown no credentials."),
   storageClass: z.enum(STORAGE_CLASSES).exactOptional().describe("Of new objects; by default the bucket's."),
   keyFile: path.exactOptional().describe("Credentials in a JSON file; by default the environment's."),
+  quota: quota.exactOptional(),
 }).refine(({ apiEndpoint, keyFile }) => keyFile === undefined || !apiEndpoint?.startsWith('http:'), {
   path: ['apiEndpoint'],
   message: 'must be https, since "keyFile" is given',
@@ -180,6 +195,7 @@ const s3Store = object({
     .regex(/^[A-Z0-9_-]+$/, 'must be a storage class such as STANDARD_IA')
     .exactOptional()
     .describe("Of new objects; by default the bucket's."),
+  quota: quota.exactOptional(),
 });
 
 const azureStore = object({
@@ -203,6 +219,7 @@ const azureStore = object({
     .describe('The same by its address, where it has another than usual.'),
   connectionStringFile: path.exactOptional().describe('The same by a file, whose first line holds its key too.'),
   accessTier: z.enum(ACCESS_TIERS).exactOptional().describe("Of new objects; by default the account's."),
+  quota: quota.exactOptional(),
 }).refine(
   (store) =>
     [store.account, store.endpoint, store.connectionStringFile].filter((one) => one !== undefined).length === 1,
@@ -272,6 +289,40 @@ const filesSource = object({
   '"match", "order", "live" and "cut" are for the layout "plain": of Redis the manifest tells all',
 );
 
+const counted = (what: string) => z.int().min(1).max(100_000).exactOptional().describe(what);
+
+/** What retention keeps: everything that any of these asks for. */
+const keep = object({
+  age: duration({ min: '1m', max: `${100 * 365}d` })
+    .exactOptional()
+    .describe('The log of so long.'),
+  segments: counted('So many of the newest segments.'),
+  daily: counted('The log back to the oldest of so many days that have any.'),
+  weekly: counted('The same in weeks (ISO 8601, UTC).'),
+  monthly: counted('The same in months.'),
+}).refine(notEmpty, 'must say what is kept: "age", "segments", "daily", "weekly" or "monthly"');
+
+/** Bech32 of 32 bytes; the checksum is checked where the key is used. */
+const RECIPIENT = /^age1[02-9ac-hj-np-z]{58}$/;
+
+const encrypt = object({
+  recipients: z
+    .array(
+      z
+        .string()
+        .regex(
+          RECIPIENT,
+          withHint(
+            'is not an age recipient',
+            'the public key that "age-keygen -y KEYFILE" prints: age1 and 58 characters',
+          ),
+        ),
+    )
+    .min(1, 'must name at least one recipient')
+    .refine((all) => new Set(all).size === all.length, 'must not name a recipient twice')
+    .describe('Public keys of age; whoever has the private key of one of them can read what is shipped from now on.'),
+});
+
 const stream = object({
   source: z.discriminatedUnion('type', [binlogSource, postgresSource, filesSource]),
   store: name.exactOptional().describe('Where it goes: a name below "stores". This or "plan".'),
@@ -282,10 +333,91 @@ const stream = object({
       .prefault('1s')
       .describe('How long bytes wait for others to be shipped with; the first ones after a pause leave at once.'),
   }).prefault({}),
+  encrypt: encrypt.exactOptional().describe('Encrypts what is shipped; nothing on this host can read it again.'),
+  keep: keep.exactOptional().describe('What "shipmate prune" leaves in the stores; without it, everything.'),
 }).refine(
   ({ store, plan }) => (store === undefined) !== (plan === undefined),
   'needs exactly one of "store" and "plan"',
 );
+
+const className = z.enum(['slow', 'standard', 'fast']);
+
+const plan = object({
+  primary: name.describe('A name below "stores".'),
+  copies: z
+    .array(name)
+    .refine((all) => new Set(all).size === all.length, 'must not name a store twice')
+    .default([])
+    .describe('Names below "stores", to which the archive is copied from the primary.'),
+  count: z.int().min(1).exactOptional().describe('To how many of them; by default to all.'),
+  delay: duration({ min: '0s', max: '365d' })
+    .prefault('0s')
+    .describe('How much later: the first copy after so long, the second after twice that, and so on.'),
+  order: z
+    .array(name)
+    .refine((all) => new Set(all).size === all.length, 'must not name a store twice')
+    .default([])
+    .describe('Which copies come first; the others follow in the order of their free capacity.'),
+  ack: z
+    .int()
+    .min(1)
+    .default(1)
+    .describe('How many stores, the primary among them, must hold a chunk before the source may let go of it.'),
+  class: className.default('standard').describe('The bandwidth class in which copies are made.'),
+})
+  .refine(({ primary, copies }) => !copies.includes(primary), {
+    path: ['copies'],
+    message: 'must not name the primary',
+  })
+  .refine(({ copies, count }) => count === undefined || count <= copies.length, {
+    path: ['count'],
+    message: 'must not be more than there are copies',
+  })
+  .refine(({ copies, count, ack }) => ack <= 1 + (count ?? copies.length), {
+    path: ['ack'],
+    message: 'must not be more than the primary and its copies',
+  })
+  .refine(({ copies, order }) => order.every((one) => copies.includes(one)), {
+    path: ['order'],
+    message: 'must name copies only',
+  });
+
+const TIME_OF_DAY = /^([01]\d|2[0-3]):[0-5]\d$/;
+const timeOfDay = z.string().regex(TIME_OF_DAY, 'must be a time of day such as "22:00"');
+
+const share = z
+  .string()
+  .regex(/^\d{1,3}%$/, { error: 'must be a share such as 50%', abort: true })
+  .transform((text) => Number.parseInt(text, 10) / 100)
+  .refine((part) => part <= 1, 'must be at most 100%');
+
+const bandwidth = {
+  link: rate().describe('What may be sent to stores at all, of every stream of this daemon together.'),
+  shipping: share.describe('The share of it that log shipping is always given when it wants it.'),
+  classes: object({
+    slow: rate().exactOptional(),
+    standard: rate().exactOptional(),
+    fast: rate().exactOptional(),
+  }).describe('What copies of a class are always given when they want it.'),
+};
+
+const limits = object({
+  link: bandwidth.link,
+  shipping: bandwidth.shipping.prefault('50%'),
+  classes: bandwidth.classes.prefault({}),
+  schedule: z
+    .array(
+      object({
+        from: timeOfDay,
+        to: timeOfDay,
+        link: bandwidth.link.exactOptional(),
+        shipping: bandwidth.shipping.exactOptional(),
+        classes: bandwidth.classes.exactOptional(),
+      }),
+    )
+    .default([])
+    .describe('Other limits at times of the day, in the time zone of the host; the first that fits counts.'),
+});
 
 const LISTEN = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/;
 const listen = z
@@ -296,8 +428,6 @@ const listen = z
     return { host: ipv6 ?? host ?? '', port: Number(port) };
   })
   .refine(({ port }) => port <= 65535, 'must have a port of at most 65535');
-
-const notEmpty = (all: object) => Object.keys(all).length > 0;
 
 export const configFile = object({
   node: hostLikeName.exactOptional().describe("This twin's name, unique among the twins; by default the host's name."),
@@ -313,7 +443,8 @@ export const configFile = object({
   stores: z
     .record(name, z.discriminatedUnion('type', [fileStore, gcsStore, s3Store, azureStore]))
     .refine(notEmpty, 'must hold at least one store'),
-  plans: z.record(name, object({ primary: name.describe('A name below "stores".') })).default({}),
+  plans: z.record(name, plan).default({}),
+  limits: limits.exactOptional().describe('Bandwidth; without it nothing is held back.'),
   streams: z.record(name, stream).refine(notEmpty, 'must hold at least one stream'),
   admin: z
     .union([z.literal(false), z.literal('off'), object({ listen })], { error: 'must be "off", or hold "listen"' })
@@ -328,3 +459,6 @@ export type BinlogConfig = z.output<typeof binlogSource>;
 export type PostgresConfig = z.output<typeof postgresSource>;
 export type FilesConfig = z.output<typeof filesSource>;
 export type EtcdConfig = z.output<typeof etcd>;
+export type PlanFile = ConfigFile['plans'][string];
+export type LimitsFile = NonNullable<ConfigFile['limits']>;
+export type ClassName = z.output<typeof className>;
