@@ -1,5 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { ShipmateError } from '../errors.ts';
+import type { Identity } from './age-keys.ts';
 import { decodePayload, type PayloadFacts } from './decode.ts';
 import { discard } from './encode.ts';
 
@@ -10,7 +11,7 @@ export interface Decoded {
   release(): void;
 }
 
-/** Turns payloads back into plain bytes: SHA-256, zstd and witness, off the event loop. */
+/** Turns payloads back into plain bytes: SHA-256, decryption, zstd and witness, off the event loop. */
 export interface Decoder {
   /**
    * As `decodePayload`. Takes over the payload's memory, an ArrayBuffer of its own. Throws DECODER_FAILED (retry) if its
@@ -19,6 +20,11 @@ export interface Decoder {
   decode(payload: Uint8Array<ArrayBuffer>, facts: PayloadFacts, key: string): Promise<Decoded>;
   /** Ends the thread; what is not decoded yet fails. */
   close(): Promise<void>;
+}
+
+export interface DecoderOptions {
+  /** What opens encrypted chunks. */
+  readonly identities?: readonly Identity[];
 }
 
 /** What the thread is given, and what it answers. */
@@ -40,11 +46,13 @@ const INLINE_BYTES = 64 * 1024;
  * One thread is enough: it computes digests, while Node's own pool decompresses. It is started when the first large payload
  * comes.
  */
-export function openDecoder(): Decoder {
-  const thread = new DecodeThread();
+export function openDecoder({ identities = [] }: DecoderOptions = {}): Decoder {
+  const thread = new DecodeThread(identities);
   return {
     async decode(payload, facts, key) {
-      if (facts.length < INLINE_BYTES) return { bytes: await decodePayload(payload, facts, key), release() {} };
+      if (facts.length < INLINE_BYTES) {
+        return { bytes: await decodePayload(payload, facts, key, identities), release() {} };
+      }
       const plain = await thread.decode({ payload, facts, key });
       return { bytes: plain, release: () => discard(plain.buffer) };
     },
@@ -59,6 +67,11 @@ class DecodeThread {
   readonly #orders = new Map<number, Outcome>();
   #worker: Worker | null = null;
   #lastId = 0;
+  readonly #identities: readonly Identity[];
+
+  constructor(identities: readonly Identity[]) {
+    this.#identities = identities;
+  }
 
   decode(order: Omit<Order, 'id'>): Promise<Uint8Array<ArrayBuffer>> {
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array<ArrayBuffer>>();
@@ -75,7 +88,9 @@ class DecodeThread {
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL('./decode-worker.ts', import.meta.url));
+    const worker = new Worker(new URL('./decode-worker.ts', import.meta.url), {
+      workerData: { identities: this.#identities },
+    });
     worker.on('message', (answer: Answer) => {
       const order = this.#orders.get(answer.id);
       this.#orders.delete(answer.id);

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { ShipmateError } from '../errors.ts';
 import type { Block } from './blocks.ts';
-import { discard, type Encoded, encodePayload } from './encode.ts';
+import { discard, type Encoded, type Encryption, encodePayload } from './encode.ts';
 import type { Done, Task } from './encode-worker.ts';
 
 /** A chunk's payload, ready to be stored. */
@@ -17,24 +17,25 @@ export interface EncoderOptions {
   readonly level?: number;
 }
 
-/** Turns chunks' plain bytes into payloads: zstd, SHA-256 and witness, off the event loop. */
+/** Turns chunks' plain bytes into payloads: zstd, encryption, SHA-256 and witness, off the event loop. */
 export interface Encoder {
   /**
    * Encodes the block's first `length` bytes. Its memory is not to be touched until that is done, since it moves to a
    * thread and back; it is lost if the thread dies. First come, first served. Throws ENCODER_FAILED (retry) if a thread
-   * dies or the encoder was closed.
+   * dies or the encoder was closed. Each call says for itself how it is encrypted; null: not at all.
    */
-  encode(block: Pick<Block, 'bytes'>, length: number): Promise<EncodedPayload>;
+  encode(block: Pick<Block, 'bytes'>, length: number, encryption?: Encryption | null): Promise<EncodedPayload>;
   /** Ends the threads; what is not encoded yet fails. */
   close(): Promise<void>;
 }
 
-/** Smaller ones are encoded where they are, in 0.4 ms at most: the way to a thread and back takes longer. */
+/** Smaller ones are encoded where they are, in 0.4 ms at most, unless encrypted: the way to a thread and back takes longer. */
 const INLINE_BYTES = 64 * 1024;
 
 interface Job {
   readonly block: Pick<Block, 'bytes'>;
   readonly length: number;
+  readonly encryption: Encryption | null;
   readonly resolve: (payload: EncodedPayload) => void;
   readonly reject: (error: Error) => void;
 }
@@ -45,11 +46,12 @@ export function openEncoder({ threads = 2, level = 1 }: EncoderOptions = {}): En
   let closed = false;
 
   return {
-    async encode(block, length) {
+    async encode(block, length, encryption = null) {
       if (closed) throw failed('the encoder is closed');
-      if (length < INLINE_BYTES) return releasable(encodePayload(block.bytes.subarray(0, length), level));
+      if (length < INLINE_BYTES && encryption === null)
+        return releasable(encodePayload(block.bytes.subarray(0, length), level));
       return new Promise((resolve, reject) => {
-        queue.push({ block, length, resolve, reject });
+        queue.push({ block, length, encryption, resolve, reject });
         lanes.find((lane) => lane.idle)?.next();
       });
     },
@@ -88,8 +90,8 @@ class Lane {
     }
     this.#worker ??= this.#start();
     this.#worker.ref();
-    const { block, length } = this.#job;
-    const task: Task = { memory: block.bytes, length };
+    const { block, length, encryption } = this.#job;
+    const task: Task = { memory: block.bytes, length, encryption };
     this.#worker.postMessage(task, [block.bytes.buffer]);
   }
 

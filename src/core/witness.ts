@@ -1,8 +1,10 @@
+import { createHmac } from 'node:crypto';
 import { xxh3 } from '@node-rs/xxhash';
 
 /** A digest of each seed makes one half. The first half is what `xxhsum -H3` prints. */
 const SEEDS = [0n, 1n] as const;
 const HALF_DIGITS = 16;
+const DIGITS = SEEDS.length * HALF_DIGITS;
 
 /**
  * The digest of a range's plain bytes, given piece by piece: XXH3-64 with seed 0, then with seed 1; 32 hex digits. It
@@ -31,4 +33,12 @@ export function witnessDigest(bytes: Uint8Array | readonly Uint8Array[]): string
   const digest = new WitnessDigest();
   for (const piece of bytes instanceof Uint8Array ? [bytes] : bytes) digest.update(piece);
   return digest.digest();
+}
+
+/**
+ * What stands in the place of the witness in an encrypted chunk's header: its HMAC-SHA256 under the stream's secret, the
+ * first 32 hex digits. Who reads the store alone can't try guesses of the plain bytes against it.
+ */
+export function keyedWitness(witness: string, secret: string): string {
+  return createHmac('sha256', Buffer.from(secret, 'hex')).update(witness).digest('hex').slice(0, DIGITS);
 }
