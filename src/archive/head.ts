@@ -84,26 +84,29 @@ interface Past {
 /** Up to the newest term that was asked for: that never changes. */
 const pasts = new WeakMap<Archive, Past & { readonly term: number }>();
 
-/** Of a term only its opening and its seal are read, once. */
+/**
+ * Of a term only its opening and its seal are read, once. Retention never deletes them, so that a branch that was left long
+ * ago is still known; a copy that was begun at a floor holds those above it alone.
+ */
 async function pastOf(archive: Archive, { last: newest }: ChainEnd): Promise<Past> {
   const known = pasts.get(archive);
   const left: Position[] = [];
   let anew: Position | null = null;
   const floor = await readFloor(archive);
-  const isAbove = (place: Place | null) => place !== null && comparePlaces(place, floor) >= 0;
-  for (let last = newest; last !== null && isAbove(last); ) {
+  for (let last = newest; last !== null; ) {
     if (last.term === known?.term) {
       left.push(...known.left);
       anew ??= known.anew;
       break;
     }
-    const opening = await openingOf(archive, last);
+    const opening = await openingOf(archive, last, floor);
     if (opening === null) break;
     const { previous, prev, result, at } = opening.header;
     if (result === 'reset') anew ??= at;
-    if (!isAbove(previous)) break;
-    const seal = await readPlace(archive, previous!);
-    if (seal?.digest !== prev) throw brokenAt(archive, previous!);
+    if (previous === null) break;
+    const seal = await readPlace(archive, previous);
+    if (seal === null && comparePlaces(previous, floor) < 0) break;
+    if (seal?.digest !== prev) throw brokenAt(archive, previous);
     if (seal.header.kind !== 'seal') break;
     if (result === 'fork' && seal.header.at !== null) left.push(seal.header.at);
     last = previous;
@@ -113,9 +116,10 @@ async function pastOf(archive: Archive, { last: newest }: ChainEnd): Promise<Pas
 }
 
 /** The opening of a place's term, or of the one before if that was never opened. */
-async function openingOf(archive: Archive, { term }: Place): Promise<Read<Opening> | null> {
+async function openingOf(archive: Archive, { term }: Place, floor: Place): Promise<Read<Opening> | null> {
   for (let place: Place | null = { term, slot: 0 }; place !== null; ) {
     const read = await readPlace(archive, place);
+    if (!read && comparePlaces(place, floor) < 0) return null;
     if (!read) throw brokenAt(archive, place);
     const { header } = read;
     if (header.kind === 'opening') return { ...read, header };
@@ -142,7 +146,11 @@ async function* backwards(archive: Archive, end: ChainEnd): AsyncIterable<Read> 
       ahead = readBack(archive, place, atOnce);
     }
     const read = await ahead.shift();
-    if (read?.digest !== digest) throw brokenAt(archive, place);
+    if (read?.digest !== digest) {
+      // Retention may have passed this place meanwhile: what it deletes ends the history, and is no damage.
+      if (comparePlaces(place, await readFloor(archive)) < 0) return;
+      throw brokenAt(archive, place);
+    }
     const { header } = read;
     yield read;
     digest = header.prev;

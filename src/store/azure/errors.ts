@@ -32,6 +32,11 @@ const noCredentials = operator(
     'AZURE_TENANT_ID and a secret or certificate, or the config "connectionStringFile"',
 );
 
+const locked = operator(
+  'STORE_LOCKED',
+  'an immutability policy or a legal hold keeps the blob: it can be deleted once that has ended',
+);
+
 const BY_CODE: ReadonlyMap<string, Meaning> = new Map(
   Object.entries({
     ServerBusy: busy,
@@ -39,6 +44,8 @@ const BY_CODE: ReadonlyMap<string, Meaning> = new Map(
     Md5Mismatch: corrupt,
     InvalidMd5: corrupt,
     Crc64Mismatch: corrupt,
+    BlobImmutableDueToPolicy: locked,
+    BlobImmutableDueToLegalHold: locked,
     ContainerNotFound: operator('STORE_MISSING', 'create the container, or correct "container": Shipmate never does'),
     ContainerBeingDeleted: operator('STORE_MISSING', 'the container is being deleted'),
     AccountIsDisabled: operator('STORE_DENIED', 'the storage account is disabled'),
@@ -70,6 +77,7 @@ const TAKEN = new Set([
   'ConditionNotMet',
   'UnauthorizedBlobOverwrite',
   'BlobImmutableDueToPolicy',
+  'BlobImmutableDueToLegalHold',
 ]);
 
 /** The name is taken, or a right that only overwriting needs was looked at first. */

@@ -35,6 +35,12 @@ const corrupt: Meaning = {
   hint: 'the checksum found it, and it is tried again; if it lasts, suspect memory or a proxy that changes bytes',
 };
 const denied = (hint: string): Meaning => ({ code: 'STORE_DENIED', verdict: 'fatal', hint });
+/** Not for want of a right: it passes when the retention ends, or the hold is lifted. */
+const locked: Meaning = {
+  code: 'STORE_LOCKED',
+  verdict: 'fatal',
+  hint: "the bucket's retention policy or a hold keeps the object: it can be deleted once that has ended",
+};
 const unfit = (hint: string): Meaning => ({ code: 'STORE_UNFIT', verdict: 'fatal', hint });
 
 const RATE_LIMITS = new Set(['rateLimitExceeded', 'userRateLimitExceeded', 'quotaExceeded', 'dailyLimitExceeded']);
@@ -83,6 +89,7 @@ function badRequest({ message }: Refusal): Meaning {
 const PERMISSION = /\b(storage\.[a-z]+\.[a-zA-Z]+)\b/;
 
 function forbidden({ reason, message }: Refusal): Meaning {
+  if (isLock(reason)) return locked;
   if (/kms/i.test(message)) {
     return denied("the bucket's storage service agent needs roles/cloudkms.cryptoKeyEncrypterDecrypter on its key");
   }
@@ -101,16 +108,14 @@ function forbidden({ reason, message }: Refusal): Meaning {
 export const isNoBucket = ({ status, message }: Refusal) =>
   status === 404 && /bucket does not exist|bucket .*not (be )?found/i.test(message);
 
+const isLock = (reason: string) => reason === 'retentionPolicyNotMet' || reason === 'objectUnderActiveHold';
+
 /**
  * Whether a creation was refused because the name is taken: the precondition, or a right that only overwriting needs and
  * that may be looked at first.
  */
 export const isTaken = ({ status, reason, message }: Refusal) =>
-  status === 412 ||
-  (status === 403 &&
-    (/\bstorage\.objects\.delete\b/.test(message) ||
-      reason === 'retentionPolicyNotMet' ||
-      reason === 'objectUnderActiveHold'));
+  status === 412 || (status === 403 && (/\bstorage\.objects\.delete\b/.test(message) || isLock(reason)));
 
 const CERTIFICATE = /^(CERT_|ERR_TLS_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_)/;
 

@@ -27,6 +27,13 @@ const corrupt = again(
   'a checksum found it, and it is tried again; if it lasts, suspect memory or a proxy that changes bytes',
 );
 
+const locked = operator(
+  'STORE_LOCKED',
+  'object lock (a retention period or a legal hold) keeps the object: it can be deleted once that has ended',
+);
+/** Servers have no code of their own for it: AWS answers `AccessDenied`, others `InvalidRequest`. */
+const LOCK_WORDS = /object[ -]?lock|WORM/i;
+
 const BY_NAME: ReadonlyMap<string, Meaning> = new Map(
   Object.entries({
     SlowDown: busy,
@@ -90,6 +97,7 @@ export function failure(store: string, action: Action, cause: unknown): Shipmate
 function meaningOf({ right }: Action, cause: unknown): Meaning {
   const known = BY_NAME.get(nameOf(cause));
   if (known) return known;
+  if (LOCK_WORDS.test(`${nameOf(cause)} ${messageOf(cause)}`)) return locked;
   const status = statusOf(cause);
   if (status === 0) return /region is missing/i.test(messageOf(cause)) ? noRegion : unreachable(cause);
   if (status === 429 || status === 503) return busy;
