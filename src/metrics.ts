@@ -2,6 +2,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 import type { Role } from './coordination/coordination.ts';
 import type { Result } from './core/header.ts';
 import { RESULTS } from './core/header.ts';
+import { COPY_STATES, type CopyStatus } from './core/status.ts';
 
 const ROLES: readonly Role[] = ['starting', 'standby', 'taking-over', 'master', 'leaving', 'stopped'];
 
@@ -19,6 +20,8 @@ export interface StreamMetrics {
   /** A chunk became durable. `writeToDurableMs` is the age of its oldest event; null where the log carries no time. */
   shipped(chunk: { plainBytes: number; storedBytes: number; writeToDurableMs: number | null }): void;
   upload(store: string, outcome: UploadOutcome): void;
+  /** How the copies stand; of none while another twin makes them. */
+  copies(copies: readonly CopyStatus[]): void;
   tookOver(result: Result): void;
   deposed(): void;
   /** Handed to a twin that was far ahead for long. */
@@ -68,6 +71,7 @@ export class Metrics {
 
   stream(stream: string): StreamMetrics {
     const all = this.#streams;
+    let shownCopies: readonly string[] = [];
     const oneOf = <T extends string>(gauge: Gauge, label: string, values: readonly T[], now: T | null) => {
       for (const value of values) gauge.set({ stream, [label]: value }, value === now ? 1 : 0);
     };
@@ -92,6 +96,15 @@ export class Metrics {
         if (writeToDurableMs !== null) all.writeToDurable.observe({ stream }, Math.max(0, writeToDurableMs) / 1000);
       },
       upload: (store, outcome) => all.uploads.inc({ stream, store, outcome }),
+      copies(copies) {
+        for (const name of shownCopies) if (!copies.some((copy) => copy.name === name)) forgetCopy(all, stream, name);
+        shownCopies = copies.map(({ name }) => name);
+        for (const { name: store, state, lagBytes, lagSeconds } of copies) {
+          setOrRemove(all.copyLagBytes, { stream, store }, lagBytes);
+          setOrRemove(all.copyLagSeconds, { stream, store }, lagSeconds);
+          for (const one of COPY_STATES) all.copyState.set({ stream, store, state: one }, one === state ? 1 : 0);
+        }
+      },
       tookOver: (result) => all.takeOvers.inc({ stream, result }),
       deposed: () => all.deposed.inc({ stream }),
       handedOn: () => all.handedOn.inc({ stream }),
@@ -108,6 +121,12 @@ export class Metrics {
   text(): Promise<string> {
     return this.#registry.metrics();
   }
+}
+
+function forgetCopy(all: ReturnType<typeof streamCollectors>, stream: string, store: string): void {
+  all.copyLagBytes.remove({ stream, store });
+  all.copyLagSeconds.remove({ stream, store });
+  for (const state of COPY_STATES) all.copyState.remove({ stream, store, state });
 }
 
 function setOrRemove(gauge: Gauge, labels: Record<string, string>, value: number | null): void {
@@ -142,6 +161,9 @@ function streamCollectors(registers: Registry[]) {
       registers,
     }),
     uploads: counter('uploads_total', 'Creates in a store, by outcome.', 'store', 'outcome'),
+    copyLagBytes: gauge('copy_lag_bytes', 'Bytes of objects that are due in a copy and not there.', 'store'),
+    copyLagSeconds: gauge('copy_lag_seconds', 'How long the first object that a copy lacks has been due.', 'store'),
+    copyState: gauge('copy_state', 'How a copy stands: 1 for what holds now.', 'store', 'state'),
     takeOvers: counter('take_overs_total', 'Terms opened by this daemon, by how they go on.', 'result'),
     deposed: counter('deposed_total', 'Terms that ended on proof that another daemon owns the next one.'),
     handedOn: counter('handed_on_total', 'Terms handed to a twin that was far ahead for long.'),

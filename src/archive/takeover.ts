@@ -16,6 +16,8 @@ export interface Writer {
   readonly node: string;
   /** Wall clock, for the headers' `time`. */
   readonly now: () => Date;
+  /** What its seals raise the store generation to (`promote`); by default they leave it as it is. */
+  readonly generation?: number;
 }
 
 /**
@@ -61,8 +63,9 @@ export async function openTerm(
 }
 
 /** Header fields of the object at `end`'s place. */
-export function common(end: ChainEnd, { claim, node, now }: Writer) {
+export function common(end: ChainEnd, { claim, node, now, generation: raised = 0 }: Writer) {
   const { archive, stream, term, slot, digest } = end;
+  const generation = Math.max(end.generation, raised);
   return {
     v: FORMAT_VERSION,
     archive,
@@ -73,6 +76,7 @@ export function common(end: ChainEnd, { claim, node, now }: Writer) {
     prev: digest,
     node,
     time: now().toISOString(),
+    ...(generation > 0 && { generation }),
   } as const;
 }
 

@@ -1,4 +1,6 @@
+import type { Place } from '../core/keys.ts';
 import type { Position } from '../core/position.ts';
+import type { CopyStatus } from '../core/status.ts';
 
 /** Up to where the archive is durable. A hint: whoever uses it checks it against the store. */
 export interface Cursor {
@@ -9,8 +11,12 @@ export interface Cursor {
   /** SHA-256 of the header at that place. */
   readonly digest: string;
   readonly position: Position | null;
+  /** Up to which object as many stores hold the chain as the plan's `ack` asks for; absent: it asks for the primary alone. */
+  readonly acknowledged?: Place | null;
   /** Wall clock of the save, RFC 3339. */
   readonly time: string;
+  /** Of the chain that the place is in: each promotion begins another store's; absent: 0. */
+  readonly generation?: number;
 }
 
 export interface Elector {
@@ -49,13 +55,29 @@ export interface RememberedArchive {
   readonly state: 'proposed' | 'created';
 }
 
-/** The archive ids beside the store (protocol rule 1). */
+/** What a promotion made the primary, whatever the config says (protocol rule 19). */
+export interface Promotion {
+  readonly archive: string;
+  /** From 1 on. */
+  readonly generation: number;
+  /** Its name in the config. */
+  readonly store: string;
+}
+
+/** What is remembered beside the store: the archive ids (protocol rule 1), and which store holds the newest generation. */
 export interface ArchiveMemory {
   load(stream: string): Promise<RememberedArchive | null>;
   /** Remembers `id` as proposed if nothing is remembered; returns what is remembered then. Races have one winner. */
   propose(stream: string, id: string): Promise<RememberedArchive>;
   /** Remembers `id` as created, whatever was there. */
   confirm(stream: string, id: string): Promise<void>;
+  /** The promotion that stands; null: the config's primary is the primary. */
+  generation(stream: string): Promise<Promotion | null>;
+  /**
+   * Remembers the promotion, unless one of the same archive is remembered that is of its generation or a higher one;
+   * returns what is remembered then. Races have one winner.
+   */
+  raise(stream: string, promotion: Promotion): Promise<Promotion>;
 }
 
 export type Role = 'starting' | 'standby' | 'taking-over' | 'master' | 'leaving' | 'stopped';
@@ -69,8 +91,12 @@ export interface TwinStream {
   readonly reason: string;
   readonly lagBytes: number | null;
   readonly lagSeconds: number | null;
-  /** Digest of the config that must agree between twins. */
+  /** Of a master: how the plan's copies stand. */
+  readonly stores?: readonly CopyStatus[];
+  /** Digest of the config that must agree between twins of one generation. */
   readonly config: string;
+  /** Store generation of the archive that it has open; absent: 0, or none is open. */
+  readonly generation?: number;
 }
 
 /** What a daemon publishes under its lease. */
@@ -118,9 +144,18 @@ export interface RequestBoard {
   answer(pending: PendingRequest, answer: Answer): Promise<void>;
 }
 
+export interface OverviewStream {
+  readonly name: string;
+  readonly master: string | null;
+  /** Null as well where it is of a generation that a promotion ended. */
+  readonly cursor: Cursor | null;
+  /** Absent: none stands. */
+  readonly promotion?: Promotion;
+}
+
 /** One consistent look, for `status`: costs two or three reads. */
 export interface Overview {
-  readonly streams: readonly { name: string; master: string | null; cursor: Cursor | null }[];
+  readonly streams: readonly OverviewStream[];
   readonly twins: readonly Twin[];
 }
 

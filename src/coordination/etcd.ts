@@ -8,7 +8,7 @@ import { type Entry, rangeRequest, toEntry, transact } from './etcd/kv.ts';
 import { EtcdRequests } from './etcd/requests.ts';
 import { Session } from './etcd/session.ts';
 import { EtcdTwins, toTwins } from './etcd/twins.ts';
-import { readCursor } from './formats.ts';
+import { overviewOf, readCursor, readPromotion } from './formats.ts';
 
 export interface EtcdOptions {
   readonly cluster: string;
@@ -79,6 +79,10 @@ function toStreams(entries: readonly Entry[], keys: Keys): Overview['streams'] {
   const byStream = Map.groupBy(found, ({ stream }) => stream);
   return [...byStream].map(([name, parts]) => {
     const of = (kind: string) => parts.filter((part) => part.kind === kind).map(({ entry }) => entry);
-    return { name, master: first(of('leader'))?.value ?? null, cursor: readCursor(of('cursor')[0]?.value ?? null) };
+    return overviewOf(name, {
+      master: first(of('leader'))?.value ?? null,
+      cursor: readCursor(of('cursor')[0]?.value ?? null),
+      promotion: readPromotion(of('generation')[0]?.value ?? null),
+    });
   });
 }

@@ -1,6 +1,15 @@
 import { z } from 'zod';
 import { positionSchema } from '../core/position.ts';
-import type { Answer, Cursor, OperatorRequest, RememberedArchive, Twin } from './coordination.ts';
+import { COPY_STATES, type CopyStatus } from '../core/status.ts';
+import type {
+  Answer,
+  Cursor,
+  OperatorRequest,
+  OverviewStream,
+  Promotion,
+  RememberedArchive,
+  Twin,
+} from './coordination.ts';
 
 /**
  * What stands in etcd's values and in solo's files: JSON, checked when read. Fields that a newer version added are
@@ -13,12 +22,29 @@ const cursor: z.ZodType<Cursor> = z.object({
   slot: z.int().nonnegative(),
   digest: z.string(),
   position: positionSchema.nullable(),
+  acknowledged: z.object({ term: z.int(), slot: z.int() }).nullable().exactOptional(),
   time: z.string(),
+  generation: z.int().nonnegative().exactOptional(),
+});
+
+const promotion: z.ZodType<Promotion> = z.object({
+  archive: z.string(),
+  generation: z.int().positive(),
+  store: z.string(),
 });
 
 const rememberedArchive: z.ZodType<RememberedArchive> = z.object({
   id: z.string(),
   state: z.enum(['proposed', 'created']),
+});
+
+const copyStatus: z.ZodType<CopyStatus> = z.object({
+  name: z.string(),
+  lagBytes: z.number().nullable(),
+  lagSeconds: z.number().nullable(),
+  delaySeconds: z.number(),
+  state: z.enum(COPY_STATES).catch('waiting'),
+  reason: z.string().exactOptional(),
 });
 
 const twin: z.ZodType<Twin> = z.object({
@@ -35,7 +61,9 @@ const twin: z.ZodType<Twin> = z.object({
       reason: z.string(),
       lagBytes: z.number().nullable(),
       lagSeconds: z.number().nullable(),
+      stores: z.array(copyStatus).exactOptional(),
       config: z.string(),
+      generation: z.int().nonnegative().exactOptional(),
     }),
   ),
 });
@@ -96,6 +124,20 @@ function reader<T>(schema: z.ZodType<T>): (text: string | null) => T | null {
 
 export const readCursor = reader(cursor);
 export const readArchive = reader(rememberedArchive);
+export const readPromotion = reader(promotion);
 export const readRequest = reader(keptRequest);
 export const readTwin = reader(keptTwin);
 export const readDaemon = reader(keptDaemon);
+
+/** What `status` sees of a stream: a promotion voids the cursor of the chain before it. */
+export function overviewOf(
+  name: string,
+  { master, cursor, promotion }: { master: string | null; cursor: Cursor | null; promotion: Promotion | null },
+): OverviewStream {
+  const isOld = cursor !== null && promotion !== null && (cursor.generation ?? 0) < promotion.generation;
+  return { name, master, cursor: isOld ? null : cursor, ...(promotion && { promotion }) };
+}
+
+/** Whether what is kept stands against a promotion that is to be remembered. */
+export const stands = (kept: Promotion | null, given: Promotion): kept is Promotion =>
+  kept !== null && kept.archive === given.archive && kept.generation >= given.generation;

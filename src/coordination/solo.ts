@@ -10,8 +10,8 @@ import type {
   Twin,
   TwinBoard,
 } from './coordination.ts';
-import { type KeptDaemon, type KeptTwin, readCursor, readTwin } from './formats.ts';
-import { SoloArchives, SoloRequests } from './solo/boards.ts';
+import { type KeptDaemon, type KeptTwin, overviewOf, readCursor, readPromotion, readTwin } from './formats.ts';
+import { generationFile, SoloArchives, SoloRequests } from './solo/boards.ts';
 import { Folder } from './solo/folder.ts';
 import { livingDaemon, lock, unlock } from './solo/lock.ts';
 import { poll } from './solo/poll.ts';
@@ -210,10 +210,12 @@ async function overview(folder: Folder): Promise<Overview> {
   // What an earlier daemon left behind names that one.
   const isLed = async (name: string) =>
     daemon !== null && (await folder.read(leaderFile(name))) === JSON.stringify(instanceOf(daemon));
-  const streams = names.map(async (name) => ({
-    name,
-    master: (await isLed(name)) && daemon ? daemon.node : null,
-    cursor: readCursor(await folder.read(cursorFile(name))),
-  }));
+  const streams = names.map(async (name) =>
+    overviewOf(name, {
+      master: (await isLed(name)) && daemon ? daemon.node : null,
+      cursor: readCursor(await folder.read(cursorFile(name))),
+      promotion: readPromotion(await folder.read(generationFile(name))),
+    }),
+  );
   return { streams: await Promise.all(streams), twins: await readTwins(folder, daemon) };
 }

@@ -54,6 +54,7 @@ export function chainStart({ archive, stream, owner, digest }: ArchiveInfo): Cha
     digest,
     position: null,
     last: null,
+    generation: 0,
     foreign: false,
   };
 }

@@ -1,5 +1,5 @@
 import { ShipmateError } from '../errors.ts';
-import type { Header, Read } from './header.ts';
+import { generationIn, type Header, type Read } from './header.ts';
 import { type Place, placeText } from './keys.ts';
 import { follows, type Position } from './position.ts';
 
@@ -20,6 +20,8 @@ export interface ChainEnd {
   readonly position: Position | null;
   /** Where the last header in the chain is; null before the first one. */
   readonly last: Place | null;
+  /** Store generation of the last header in the chain: only a seal raises it, `promote`'s. */
+  readonly generation: number;
   /** A stranger's object was met in this term: of the rest of it only a seal counts (protocol rule 5). */
   readonly foreign: boolean;
 }
@@ -29,7 +31,8 @@ export type Met = 'opening' | 'chunk' | 'seal' | 'foreign';
 /** The walk after the object at `end`'s place was read. Throws CHAIN_BROKEN where an object contradicts the chain. */
 export function step(end: ChainEnd, read: Read): { end: ChainEnd; met: Met } {
   const { header } = read;
-  if (!standsAt(end, header)) return { end: pass(end), met: 'foreign' };
+  // Of a lower generation: what a copier was still bringing when the copy was promoted.
+  if (!standsAt(end, header) || generationIn(header) < end.generation) return { end: pass(end), met: 'foreign' };
   if (header.kind === 'seal') {
     demandLinked(end, header);
     return { end: afterSeal(end, read), met: 'seal' };
@@ -40,6 +43,7 @@ export function step(end: ChainEnd, read: Read): { end: ChainEnd; met: Met } {
     throw broken(end, `holds the wrong kind of object (${header.kind})`);
   }
   demandLinked(end, header);
+  if (generationIn(header) > end.generation) throw broken(end, 'raises the generation, which only a seal may');
   if (header.kind === 'chunk' && end.position !== null && !follows(header.from, end.position)) {
     throw broken(
       end,
@@ -54,9 +58,8 @@ export function step(end: ChainEnd, read: Read): { end: ChainEnd; met: Met } {
 export function endAfter(read: Read): ChainEnd {
   const { archive, stream, term, slot, claim } = read.header;
   const start = { archive, stream, term, slot, owner: claim, digest: '', position: null, last: null };
-  return read.header.kind === 'seal'
-    ? afterSeal({ ...start, foreign: false }, read)
-    : after({ ...start, foreign: false }, read);
+  const end = { ...start, generation: generationIn(read.header), foreign: false };
+  return read.header.kind === 'seal' ? afterSeal(end, read) : after(end, read);
 }
 
 function after(end: ChainEnd, { header, digest }: Read): ChainEnd {
@@ -78,6 +81,7 @@ function afterSeal(end: ChainEnd, { header, digest }: Read): ChainEnd {
     digest,
     position: 'at' in header ? header.at : end.position,
     last: { term: end.term, slot: end.slot },
+    generation: generationIn(header),
     foreign: false,
   };
 }

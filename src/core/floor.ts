@@ -17,10 +17,11 @@ const floor = z.object({
   digest: z.string(),
   position: positionSchema.nullable(),
   last: place.nullable(),
+  generation: z.int().nonnegative().default(0),
 });
 
-export function encodeFloor({ archive, stream, term, slot, owner, digest, position, last }: ChainEnd): Buffer {
-  const value = { v: FORMAT_VERSION, archive, stream, term, slot, owner, digest, position, last };
+export function encodeFloor({ foreign: _, ...end }: ChainEnd): Buffer {
+  const value = { v: FORMAT_VERSION, ...end };
   return Buffer.from(`${JSON.stringify(value)}\n`);
 }
 

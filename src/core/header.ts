@@ -20,6 +20,8 @@ const base = {
   node: z.string(),
   /** Wall clock of the writer, RFC 3339. */
   time: z.string(),
+  /** Store generation: how often a copy was promoted to primary before (protocol rule 19); absent: never. */
+  generation: z.int().positive().exactOptional(),
 };
 
 /** How the owner goes on from the previous term's end (protocol rule 14); `start` opens a new archive. */
@@ -141,5 +143,7 @@ function notOurs(key: string, why: string, cause?: unknown): ShipmateError {
     cause,
   });
 }
+
+export const generationIn = ({ generation }: Header): number => generation ?? 0;
 
 export const placeIn = (value: Header): Place => ({ term: value.term, slot: value.slot });

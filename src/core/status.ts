@@ -37,10 +37,31 @@ export interface TwinStatus {
   readonly lagBytes: number | null;
 }
 
+/**
+ * Of the primary: the stream's lag. Of a copy: what is due there and missing, in bytes of objects; null while nobody tells.
+ */
 export interface StoreStatus {
   readonly name: string;
   readonly lagBytes: number | null;
   readonly lagSeconds: number | null;
+  /** Of a copy alone: how much later than the primary it is meant to be. */
+  readonly delaySeconds?: number;
+  readonly state?: CopyState;
+  /** Why a copy fails or has diverged. */
+  readonly reason?: string;
+}
+
+/**
+ * `waiting`: not begun yet; `ok`: it holds what is due, or gets it; `failing`: tried again until it succeeds; `diverged`:
+ * it holds something else than the primary, and is left alone until a person has looked.
+ */
+export const COPY_STATES = ['waiting', 'ok', 'failing', 'diverged'] as const;
+export type CopyState = (typeof COPY_STATES)[number];
+
+/** What a master tells of a copy. */
+export interface CopyStatus extends StoreStatus {
+  readonly delaySeconds: number;
+  readonly state: CopyState;
 }
 
 /** What the twins have told, in as much as a report needs it. */
@@ -63,6 +84,7 @@ interface ToldCursor {
 interface ToldStream extends Omit<TwinStatus, 'node'> {
   readonly name: string;
   readonly lagSeconds: number | null;
+  readonly stores?: readonly CopyStatus[];
 }
 
 export interface Expected {
@@ -101,15 +123,21 @@ export function statusReport({ streams, twins }: Told, { cluster, stores }: Expe
           reason,
           lagBytes: bytes,
         })),
-        // Only primaries are shipped to, so that a store's lag is the stream's.
-        stores: (Object.hasOwn(stores, name) ? stores[name]! : []).map((store) => ({
-          name: store,
-          lagBytes,
-          lagSeconds,
-        })),
+        stores: storeStatus(Object.hasOwn(stores, name) ? stores[name]! : [], { lagBytes, lagSeconds }, seen),
       };
     }),
   };
+}
+
+/** The primary lags as the stream does; of the copies their maker tells, and without one nobody. */
+function storeStatus(
+  [primary, ...copies]: readonly string[],
+  lag: { readonly lagBytes: number | null; readonly lagSeconds: number | null },
+  seen: readonly Omit<ToldStream, 'name'>[],
+): StoreStatus[] {
+  const told = seen.find(({ role, stores }) => role === 'master' && stores !== undefined)?.stores;
+  const unknown = (name: string) => ({ name, lagBytes: null, lagSeconds: null });
+  return primary === undefined ? [] : [{ name: primary, ...lag }, ...(told ?? copies.map(unknown))];
 }
 
 function cursorStatus(cursor: ToldCursor | null): StreamStatus['cursor'] {

@@ -11,5 +11,6 @@ export function cursorOf(end: ChainEnd): Cursor {
     digest: end.digest,
     position: end.position,
     time: new Date().toISOString(),
+    ...(end.generation > 0 && { generation: end.generation }),
   };
 }

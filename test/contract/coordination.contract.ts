@@ -203,6 +203,35 @@ export function describeCoordination(name: string, { start, twins }: ContractOpt
       expect(await b.archives.load('billing')).toBeNull();
     });
 
+    test('of promotions the one with the highest generation is remembered, by everybody', async () => {
+      const [a, b] = [await open('a'), await open('b')];
+      expect(await a.archives.generation('orders')).toBeNull();
+      const first = { archive: 'one', generation: 1, store: 'nas' };
+      expect(await a.archives.raise('orders', first)).toEqual(first);
+      expect(await b.archives.raise('orders', { ...first, store: 'late' })).toEqual(first);
+      expect(await b.archives.generation('orders')).toEqual(first);
+      expect(await b.archives.raise('orders', { ...first, generation: 3 })).toMatchObject({ generation: 3 });
+      expect(await a.archives.raise('orders', { ...first, generation: 2 })).toMatchObject({ generation: 3 });
+      expect(await a.archives.generation('orders')).toEqual({ ...first, generation: 3 });
+      expect(await a.archives.generation('billing')).toBeNull();
+      const adopted = { archive: 'another', generation: 1, store: 'nas' };
+      expect(await a.archives.raise('orders', adopted)).toEqual(adopted);
+    });
+
+    test('a promotion has one winner, and voids the cursor of the chain before it', async () => {
+      const [a, visitor] = [await open('a'), await open('visitor')];
+      const leadership = await a.elector('orders').campaign(never);
+      await a.cursors.save(cursorAt(1), leadership);
+      const rivals = ['nas', 'far'].map((store) =>
+        visitor.archives.raise('orders', { archive: 'archive-1', generation: 1, store }),
+      );
+      const remembered = await Promise.all(rivals);
+      expect(new Set(remembered.map(({ store }) => store)).size).toBe(1);
+      expect((await visitor.overview()).streams).toMatchObject([{ cursor: null, promotion: remembered[0] }]);
+      await a.cursors.save({ ...cursorAt(2), generation: 1 }, leadership);
+      expect((await visitor.overview()).streams).toMatchObject([{ cursor: { slot: 2, generation: 1 } }]);
+    });
+
     describe('twins', () => {
       test('what a daemon publishes is seen, the newest only, until the daemon is gone', async () => {
         const [a, visitor] = [await open('a'), await open('visitor')];

@@ -10,11 +10,13 @@ import type {
   OperatorRequest,
   Overview,
   PendingRequest,
+  Promotion,
   RememberedArchive,
   RequestBoard,
   Twin,
   TwinBoard,
 } from '../../src/coordination/coordination.ts';
+import { overviewOf, stands } from '../../src/coordination/formats.ts';
 import { abortReason, Deposed, ShipmateError } from '../../src/errors.ts';
 
 /** A lease: what stands under it goes with it. */
@@ -33,6 +35,7 @@ interface HubStream {
   candidates: Candidate[];
   cursor: Cursor | null;
   archive: RememberedArchive | null;
+  promotion: Promotion | null;
   readonly requests: Map<string, { request: OperatorRequest; answer: Answer | null }>;
 }
 
@@ -71,7 +74,7 @@ export class MemoryHub {
   stream(name: string): HubStream {
     let stream = this.streams.get(name);
     if (!stream) {
-      stream = { candidates: [], cursor: null, archive: null, requests: new Map() };
+      stream = { candidates: [], cursor: null, archive: null, promotion: null, requests: new Map() };
       this.streams.set(name, stream);
     }
     return stream;
@@ -149,11 +152,9 @@ export class MemoryCoordination implements Coordination {
     const known = [...this.hub.streams].filter(
       ([, { candidates, cursor, archive }]) => candidates[0] || cursor || archive,
     );
-    const streams = known.map(([name, { candidates, cursor }]) => ({
-      name,
-      master: candidates[0]?.lease.node ?? null,
-      cursor,
-    }));
+    const streams = known.map(([name, { candidates, cursor, promotion }]) =>
+      overviewOf(name, { master: candidates[0]?.lease.node ?? null, cursor, promotion }),
+    );
     return { streams, twins: await this.twins.read() };
   }
 
@@ -392,6 +393,18 @@ class MemoryArchives implements ArchiveMemory {
   async confirm(stream: string, id: string): Promise<void> {
     this.#client.reach();
     this.#client.hub.stream(stream).archive = { id, state: 'created' };
+  }
+
+  async generation(stream: string): Promise<Promotion | null> {
+    this.#client.reach();
+    return this.#client.hub.stream(stream).promotion;
+  }
+
+  async raise(stream: string, promotion: Promotion): Promise<Promotion> {
+    this.#client.reach();
+    const kept = this.#client.hub.stream(stream);
+    if (!stands(kept.promotion, promotion)) kept.promotion = promotion;
+    return kept.promotion ?? promotion;
   }
 }
 

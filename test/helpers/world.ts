@@ -377,6 +377,7 @@ const silentMetrics: StreamMetrics = {
   tookOver() {},
   deposed() {},
   handedOn() {},
+  copies() {},
   findings() {},
   held() {},
   alarm() {},

@@ -1,11 +1,11 @@
 import type { Log } from '../../core/log.ts';
 import { Deposed, ShipmateError } from '../../errors.ts';
-import type { ArchiveMemory, Cursor, CursorBoard, Leadership, RememberedArchive } from '../coordination.ts';
-import { readArchive, readCursor } from '../formats.ts';
+import type { ArchiveMemory, Cursor, CursorBoard, Leadership, Promotion, RememberedArchive } from '../coordination.ts';
+import { readArchive, readCursor, readPromotion, stands } from '../formats.ts';
 import type { Client } from './client.ts';
 import { follow } from './follow.ts';
 import type { Keys } from './keys.ts';
-import { isAbsent, list, transact, wasCreatedAt } from './kv.ts';
+import { isAbsent, list, transact, wasChangedAt, wasCreatedAt } from './kv.ts';
 import { EtcdLeadership } from './leadership.ts';
 
 export interface BoardOptions {
@@ -102,6 +102,35 @@ export class EtcdArchives implements ArchiveMemory {
       value: Buffer.from(JSON.stringify(created)),
     };
     await this.#options.client.call(({ etcd, options }) => etcd.kv.put(put, options));
+  }
+
+  async generation(stream: string): Promise<Promotion | null> {
+    const [entry] = await list(this.#options.client, { key: this.#options.keys.generation(stream) });
+    return entry ? this.#readPromotion(stream, entry.value) : null;
+  }
+
+  async raise(stream: string, promotion: Promotion): Promise<Promotion> {
+    const name = this.#options.keys.generation(stream);
+    const put = { key: Buffer.from(name), value: Buffer.from(JSON.stringify(promotion)) };
+    for (;;) {
+      const [entry] = await list(this.#options.client, { key: name });
+      const kept = entry ? this.#readPromotion(stream, entry.value) : null;
+      if (stands(kept, promotion)) return kept;
+      const { succeeded } = await transact(this.#options.client, {
+        compare: [wasChangedAt(name, entry?.modRevision ?? 0n)],
+        success: [{ request_put: put }],
+      });
+      if (succeeded) return promotion;
+    }
+  }
+
+  #readPromotion(stream: string, text: string): Promotion {
+    const promotion = readPromotion(text);
+    if (promotion) return promotion;
+    throw new ShipmateError(`which store is the primary of stream "${stream}" is unreadable in etcd`, {
+      code: 'BAD_ARCHIVE_MEMORY',
+      hint: `look at the etcd key ${this.#options.keys.generation(stream)}; "shipmate status" of each host tells more`,
+    });
   }
 
   /** An id that can't be read must not pass for none: a second archive would begin. */

@@ -33,6 +33,9 @@ export class Keys {
   archive(stream: string): string {
     return `${this.streams}${stream}/archive`;
   }
+  generation(stream: string): string {
+    return `${this.streams}${stream}/generation`;
+  }
   requests(stream: string): string {
     return `${this.streams}${stream}/requests/`;
   }

@@ -5,10 +5,11 @@ import type {
   ArchiveMemory,
   OperatorRequest,
   PendingRequest,
+  Promotion,
   RememberedArchive,
   RequestBoard,
 } from '../coordination.ts';
-import { type KeptRequest, readArchive, readRequest } from '../formats.ts';
+import { type KeptRequest, readArchive, readPromotion, readRequest, stands } from '../formats.ts';
 import type { Folder } from './folder.ts';
 import { poll } from './poll.ts';
 
@@ -42,9 +43,31 @@ export class SoloArchives implements ArchiveMemory {
   async confirm(stream: string, id: string): Promise<void> {
     await this.#folder.write(archiveFile(stream), { id, state: 'created' }, { durable: true });
   }
+
+  async generation(stream: string): Promise<Promotion | null> {
+    const name = generationFile(stream);
+    const text = await this.#folder.read(name);
+    const promotion = readPromotion(text);
+    if (text === null || promotion) return promotion;
+    throw new ShipmateError(
+      `which store is the primary of stream "${stream}" is unreadable in the state directory's ${name}.json`,
+      { code: 'BAD_ARCHIVE_MEMORY', hint: 'look at that file; the twins may know it as well' },
+    );
+  }
+
+  /** The first of all promotions has one winner; a later race may end with either. */
+  async raise(stream: string, promotion: Promotion): Promise<Promotion> {
+    const name = generationFile(stream);
+    const isFirst = await this.#folder.create(name, promotion, { durable: true });
+    const kept = isFirst ? promotion : await this.generation(stream);
+    if (stands(kept, promotion)) return kept;
+    await this.#folder.write(name, promotion, { durable: true });
+    return promotion;
+  }
 }
 
 const archiveFile = (stream: string) => `archives/${stream}`;
+export const generationFile = (stream: string) => `generations/${stream}`;
 
 /** How long after its deadline a request that nobody took back is left alone, milliseconds. */
 const LINGER_MS = 60_000;
