@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { interpolate, missingProblem, withoutMissing } from './config/environment.ts';
-import { type Problem, problemsOf, YamlText } from './config/problems.ts';
+import { type Path, type Problem, problemsOf, YamlText } from './config/problems.ts';
 import {
   type ClassName,
   type ConfigFile,
@@ -134,14 +134,14 @@ export function parseConfig(
 
   const parsed = configFile.safeParse(value, { reportInput: true });
   if (!parsed.success) throw yaml.error(problemsOf(parsed.error.issues));
-  refuse([...danglingNames(parsed.data), ...sharedSlots(parsed.data)]);
+  refuse([...danglingNames(parsed.data), ...samePlaces(parsed.data), ...sharedSlots(parsed.data)]);
   const config = toConfig(parsed.data);
   parts.guard(config);
   return config;
 }
 
 function danglingNames({ stores, plans, streams }: ConfigFile): Problem[] {
-  const missing = (path: readonly string[], name: string | undefined, known: object): Problem[] =>
+  const missing = (path: Path, name: string | undefined, known: object): Problem[] =>
     name === undefined || Object.hasOwn(known, name)
       ? []
       : [
@@ -154,13 +154,29 @@ function danglingNames({ stores, plans, streams }: ConfigFile): Problem[] {
   return [
     ...Object.entries(plans).flatMap(([name, { primary, copies }]) => [
       ...missing(['plans', name, 'primary'], primary, stores),
-      ...copies.flatMap((copy, index) => missing(['plans', name, 'copies', String(index)], copy, stores)),
+      ...copies.flatMap((copy, index) => missing(['plans', name, 'copies', index], copy, stores)),
     ]),
     ...Object.entries(streams).flatMap(([name, { store, plan }]) => [
       ...missing(['streams', name, 'store'], store, stores),
       ...missing(['streams', name, 'plan'], plan, plans),
     ]),
   ];
+}
+
+/** A copy in the very place of another store of its plan would count twice, and be lost with it. */
+function samePlaces({ plans, stores }: ConfigFile): Problem[] {
+  return Object.entries(plans).flatMap(([name, { primary, copies }]) => {
+    const owners = new Map<string, string>();
+    return [primary, ...copies].flatMap((store, at) => {
+      const place = JSON.stringify(addressOf(stores[store]));
+      const owner = owners.get(place);
+      owners.set(place, store);
+      if (owner === undefined || owner === store || !Object.hasOwn(stores, store)) return [];
+      const message = `"${store}" is the same place as "${owner}"`;
+      const hint = 'name a store elsewhere: a copy there would be lost with it';
+      return [{ path: ['plans', name, 'copies', at - 1], message, hint }];
+    });
+  });
 }
 
 /** Two streams of one server that advance one slot take from each other what is not shipped yet. */
@@ -259,6 +275,16 @@ export function sharedDigest(config: Config, stream: StreamConfig): string {
   const { primary } = stream.plan;
   const agreed = { primary: { name: primary, ...placeOf(storeOf(config, primary)) } };
   return createHash('sha256').update(JSON.stringify(agreed)).digest('hex').slice(0, 16);
+}
+
+/** Where a store is, seen from this host; undefined: nowhere that is known. */
+function addressOf(store: StoreConfig | undefined): readonly unknown[] | undefined {
+  if (store === undefined) return undefined;
+  const { type, prefix } = store;
+  if (type === 'file') return [type, prefix, store.path];
+  if (type === 'gcs') return [type, prefix, store.bucket, store.apiEndpoint];
+  if (type === 's3') return [type, prefix, store.bucket, store.endpoint];
+  return [type, prefix, store.container, store.account, store.endpoint, store.connectionStringFile];
 }
 
 /** Where a store is, whoever looks: how a host reaches a bucket, as whom, and at what price, is its own affair. */

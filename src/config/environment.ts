@@ -50,8 +50,10 @@ export function interpolate(file: unknown, environment: NodeJS.ProcessEnv): Inte
 /** A part of a config that a command may do without, and what stands in for it, validly, while the file is checked. */
 interface Part {
   readonly path: Path;
-  /** Of what the part is in, as the file gives it. */
-  readonly standIn: (parent: object) => unknown;
+  /** Of what the part is in, as the file gives it, and of the part's place: no two places must look like one. */
+  readonly standIn: (parent: object, path: string) => unknown;
+  /** What it is called in a config that was read, where that is another name. */
+  readonly readAs?: string;
 }
 
 /**
@@ -65,11 +67,18 @@ const PARTS: readonly Part[] = [
   { path: ['coordination'], standIn: () => 'solo' },
   { path: ['onEtcdLoss'], standIn: () => 'continue' },
   { path: ['admin'], standIn: () => 'off' },
-  { path: ['stores', '*'], standIn: () => ({ type: 'file', path: '/unset' }) },
+  { path: ['stores', '*'], standIn: (_, path) => ({ type: 'file', path: `/unset/${path}` }) },
   { path: ['streams', '*', 'source', 'url'], standIn: (source) => `${scheme(source)}://unset` },
-  { path: ['streams', '*', 'source', 'dir'], standIn: () => '/unset' },
+  { path: ['streams', '*', 'source', 'dir'], standIn: (_, path) => `/unset/${path}` },
   { path: ['streams', '*', 'source'], standIn: () => ({ type: 'mariadb', dir: '/unset' }) },
   { path: ['streams', '*', 'chunk'], standIn: () => ({}) },
+  {
+    path: ['streams', '*', 'encrypt'],
+    standIn: () => ({ recipients: [`age1${'q'.repeat(58)}`] }),
+    readAs: 'recipients',
+  },
+  { path: ['streams', '*', 'keep'], standIn: () => ({ segments: 1 }) },
+  { path: ['limits'], standIn: () => ({ link: '1TB/s' }) },
 ];
 
 const scheme = (source: object) => ('type' in source && source.type === 'postgres' ? 'postgresql' : 'mariadb');
@@ -96,8 +105,8 @@ export function withoutMissing(file: unknown, missing: readonly Missing[]) {
       continue;
     }
     const path = one.path.slice(0, part.path.length);
-    define(file, path, (parent) => ({ value: part.standIn(parent), enumerable: true, writable: true }));
-    guarded.push({ path, missing: one });
+    define(file, path, (parent) => ({ value: part.standIn(parent, pathText(path)), enumerable: true, writable: true }));
+    guarded.push({ path: part.readAs === undefined ? path : [...path.slice(0, -1), part.readAs], missing: one });
   }
 
   // What is inside another part first: that one can't be looked into afterwards.

@@ -34,19 +34,42 @@ stores:
     path: /mnt/backup
     # A directory below it.
     # prefix: prod
+  # Of buckets and containers, quota is how much the archives there may take, for plans that choose by room; by default
+  # there is no limit.
   # A bucket of Google Cloud Storage. It must exist; the daemon needs storage.objects.create, .get and .list there.
   # All but type and bucket may be left out: storageClass is by default the bucket's (or NEARLINE, COLDLINE, ARCHIVE),
   # credentials are by default the environment's, and an endpoint with http is an emulator.
-  # cloud: { type: gcs, bucket: acme-logs, prefix: prod, storageClass: STANDARD, keyFile: /etc/shipmate/gcs.json, apiEndpoint: "https://storage.googleapis.com" }
+  # cloud: { type: gcs, bucket: acme-logs, prefix: prod, storageClass: STANDARD, keyFile: /etc/shipmate/gcs.json, apiEndpoint: "https://storage.googleapis.com", quota: 10TiB }
   # A bucket of S3, or of a server that speaks its protocol and honours If-None-Match (shipmate check finds out). Region
   # and credentials are by default the environment's.
-  # aws: { type: s3, bucket: acme-logs, prefix: prod, region: eu-central-1, storageClass: STANDARD_IA, endpoint: "https://s3.example.com", forcePathStyle: true }
+  # aws: { type: s3, bucket: acme-logs, prefix: prod, region: eu-central-1, storageClass: STANDARD_IA, endpoint: "https://s3.example.com", forcePathStyle: true, quota: 10TiB }
   # A container of Azure Blob Storage: of an account, or of an endpoint or a connectionStringFile instead.
-  # azure: { type: azure, container: logs, prefix: prod, account: acme, accessTier: Cool }
+  # azure: { type: azure, container: logs, prefix: prod, account: acme, accessTier: Cool, quota: 10TiB }
 
-# Which store a stream goes to, under a name. A stream may name a store directly instead.
+# Which stores a stream goes to, under a name. A stream may name a store directly instead.
 # plans:
-#   gold: { primary: main }
+#   gold:
+#     primary: main
+#     # The archive is copied to these, or to count of them: those in order first, then those with the most room.
+#     copies: [cloud, aws, azure]
+#     count: 2
+#     order: [aws]
+#     # The first copy is due so much later, the second twice as much, and so on.
+#     delay: 15m
+#     # How many stores, the primary among them, must hold what is shipped before the database may let go of it.
+#     ack: 1
+#     # slow, standard or fast: what "limits" below gives to copies.
+#     class: standard
+
+# What may be sent to stores, by this daemon; without this, nothing is held back. Log shipping and the classes of copies
+# are given at least their guarantees when they want them, and what is not used of these is lent out.
+# limits:
+#   link: 1Gbit/s
+#   shipping: 50%
+#   classes: { slow: 5MiB/s, standard: 10MiB/s, fast: 20MiB/s }
+#   # What is other at times of the day, in this host's time zone.
+#   schedule:
+#     - { from: "22:00", to: "06:00", shipping: 20%, classes: { slow: 20MiB/s } }
 
 # The logs that are shipped: of databases, and any directories of files.
 streams:
@@ -64,6 +87,10 @@ streams:
     store: main
     # How much is shipped at once, and how long bytes wait for more; the first ones after a pause leave at once.
     # chunk: { maxBytes: 8MiB, maxDelay: 1s }
+    # Encrypts what is shipped, for whoever has the private key to one of these public ones (age-keygen makes both).
+    # encrypt: { recipients: [age1...] }
+    # What "shipmate prune" leaves in the stores: all that any of these asks for. Without it, everything.
+    # keep: { age: 30d, segments: 10, daily: 7, weekly: 4, monthly: 12 }
 
   # A PostgreSQL server, primary or standby.
   billing:

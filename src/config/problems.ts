@@ -2,7 +2,7 @@ import { type Document, isMap, isPair, isScalar, isSeq, LineCounter, parseDocume
 import type { z } from 'zod';
 import { nearestHint } from '../core/nearest.ts';
 import { UsageError } from '../errors.ts';
-import { splitHint } from './schema.ts';
+import { splitHint } from './values.ts';
 
 export type Path = readonly PropertyKey[];
 

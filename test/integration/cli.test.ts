@@ -103,10 +103,16 @@ describe('a wrong config ends with 2, and names the place', () => {
     ['a misspelt key', { ...solo(), clustre: 'x' }, 'clustre: unknown key', 'did you mean "cluster"?'],
     ['a wrong type', { ...solo(), cluster: 3 }, 'cluster: must be text', ''],
     [
-      'what this version cannot do',
+      'a plan that counts one store twice',
       { ...solo(), plans: { gold: { primary: 'main', copies: ['main'] } } },
-      'plans.gold.copies: not supported by this version',
-      'copy the store by other means',
+      'plans.gold.copies: must not name the primary',
+      '',
+    ],
+    [
+      'guarantees that the link cannot keep',
+      { ...solo(), limits: { link: '10MiB/s', classes: { slow: '6MiB/s' } } },
+      'limits: guarantees more than the link of 10 MiB/s can carry: shipping 5.0 MiB/s (50%), slow 6.0 MiB/s',
+      'lower a guarantee',
     ],
   ])('%s', async (_, config, error, hint) => {
     const outcome = await shipmate(['run', '-c', await configFile(config)]);

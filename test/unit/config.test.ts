@@ -1,8 +1,10 @@
 import { hostname } from 'node:os';
 import { describe, expect, test } from '@jest/globals';
-import { stringify } from 'yaml';
+import { parse, stringify } from 'yaml';
+import { z } from 'zod';
 import { EXAMPLE } from '../../src/config/example.ts';
-import { parseDuration, parseSize } from '../../src/config/units.ts';
+import { configFile } from '../../src/config/schema.ts';
+import { parseDuration, parseRate, parseSize } from '../../src/config/units.ts';
 import { type Config, parseConfig, sharedDigest, slotOf, storeOf, streamOf } from '../../src/config.ts';
 import { UsageError } from '../../src/errors.ts';
 
@@ -12,6 +14,25 @@ interface Raw {
 
 /** As a config file names an environment variable. */
 const env = (variable: string) => `\${${variable}}`;
+
+/** The keys that a JSON schema knows, wherever. */
+function keysOf(schema: unknown): Set<string> {
+  if (typeof schema !== 'object' || schema === null) return new Set();
+  const own = 'properties' in schema ? Object.keys(schema.properties as Raw) : [];
+  return new Set([...own, ...Object.values(schema).flatMap((part) => [...keysOf(part)])]);
+}
+
+/** The keys that a config holds, wherever. */
+function keysIn(config: unknown): Set<string> {
+  if (typeof config !== 'object' || config === null) return new Set();
+  const own = Array.isArray(config) ? [] : Object.keys(config);
+  return new Set([...own, ...Object.values(config).flatMap((part) => [...keysIn(part)])]);
+}
+
+/** What "store: main" stands for. */
+const TO_MAIN = { primary: 'main', copies: [], count: 0, delayMs: 0, order: [], ack: 1, class: 'standard' };
+
+const RECIPIENT = `age1${'q'.repeat(58)}`;
 
 /** The smallest config, to be spoilt. */
 const small = (): Raw => ({
@@ -66,10 +87,13 @@ describe('defaults and forms', () => {
         orders: {
           name: 'orders',
           source: { type: 'mariadb', dir: '/var/lib/mysql' },
-          plan: { primary: 'main' },
+          plan: TO_MAIN,
           chunk: { maxBytes: 8 * 1024 * 1024, maxDelayMs: 1000 },
+          recipients: [],
+          keep: null,
         },
       },
+      limits: null,
       admin: null,
     });
   });
@@ -100,26 +124,36 @@ describe('defaults and forms', () => {
   });
 
   test('every commented-out key of the example is known, too', () => {
-    const everything = EXAMPLE.replace(/^( *)# ([a-zA-Z]+:( .*)?)$/gm, '$1$2')
-      .replace(/^# {3}gold:/m, '  gold:')
+    const uncommented = (block: string) => block.replace(/^# ?/gm, '').replace(/^( *)# (\w+:)/gm, '$1$2');
+    const everything = EXAMPLE.replace(/^# (plans|limits):\n(#.*\n)+/gm, uncommented)
+      .replace(/^( *)# ([a-zA-Z]+:( .*)?)$/gm, '$1$2')
       .replace(/^ {4}store: main$/m, '') // of the first stream: it has a plan now
       .replace('http://127', 'https://127')
-      .replace('# This, or', 'plan: gold #');
+      .replace('# This, or', 'plan: gold #')
+      .replace('age1...', RECIPIENT);
     expect(everything).not.toMatch(/^ *# [a-zA-Z]+:/m);
     const config = read(everything, { environment: { SHIPMATE_DB_PASSWORD: 'pw' } });
     expect(config.node).toBe('db-1');
-    expect(config.streams.orders!.source).toMatchObject({
-      url: 'mariadb://shipmate:pw@127.0.0.1:3306',
-      index: '/var/lib/mysql/binlog.index',
+    expect(config.streams.orders).toMatchObject({
+      source: { url: 'mariadb://shipmate:pw@127.0.0.1:3306', index: '/var/lib/mysql/binlog.index' },
+      plan: { primary: 'main', copies: ['cloud', 'aws', 'azure'], count: 2, order: ['aws'], ack: 1, class: 'standard' },
+      recipients: [RECIPIENT],
+      keep: { daily: 7 },
     });
+    expect(config.limits?.schedule).toHaveLength(1);
     expect(config.streams.billing!.source).toMatchObject({ slot: 'shipmate_billing' });
     expect(config.streams.audit!.source).toMatchObject({ layout: 'plain', live: 'audit.log', settle: 5_000 });
+    const named = keysIn(parse(everything));
+    const missing = [...keysOf(z.toJSONSchema(configFile, { io: 'input' }))].filter((key) => !named.has(key));
+    expect(missing).toEqual(['connectionStringFile']); // the example names "account" in its place
   });
 
   test('what the example says of defaults is so', () => {
-    expect(read(EXAMPLE.replace(/^( +)# ((layout|match|order|cut|settle|shared|chunk):.*)$/gm, '$1$2'))).toEqual(
-      read(EXAMPLE),
-    );
+    expect(
+      read(
+        EXAMPLE.replace(/^( +)# ((layout|match|order|cut|settle|shared|chunk|ttl|stateDir|onEtcdLoss):.*)$/gm, '$1$2'),
+      ),
+    ).toEqual(read(EXAMPLE));
   });
 
   test.each([
@@ -161,6 +195,16 @@ describe('units', () => {
     ['5', null],
     ['5 sec', null],
   ])('duration %s', (text, ms) => expect(parseDuration(text)).toBe(ms));
+
+  test.each([
+    ['40MiB/s', 41_943_040],
+    ['1Gbit/s', 125_000_000],
+    ['8 kbit/s', 1000],
+    ['1.5KB/s', 1500],
+    ['40MiB', null],
+    ['1GBit/s', null],
+    ['1bit/s', null],
+  ])('rate %s', (text, bytes) => expect(parseRate(text)).toBe(bytes));
 
   test.each([
     ['streams.orders.chunk.maxBytes', '8', 'must be a size with its unit'],
@@ -246,6 +290,10 @@ describe('what is wrong is named, with its line', () => {
     expect(refusal(both(source, source)).message).toContain('the replication slot shipmate_eu_1 with stream eu-1');
     expect(read(both(source, { ...source, slot: 'other' })).streams['eu.1']).toBeDefined();
     expect(read(both(source, { ...source, dir: '/other' })).streams['eu.1']).toBeDefined();
+    const dir = `/data/${env('WHERE')}`;
+    const slot = 'shipmate';
+    const elsewhere = both({ ...source, dir: `${dir}/a`, slot }, { ...source, dir: `${dir}/b`, slot });
+    expect(read(elsewhere, { lazy: true }).streams['eu.1']).toBeDefined();
     expect(slotOf('b'.repeat(100), { ...source, type: 'postgres' as const })).toHaveLength(63);
   });
 
@@ -309,15 +357,220 @@ describe('a directory of files', () => {
   });
 });
 
-describe('what this version cannot do is refused, never ignored', () => {
-  test.each<[string, unknown, string]>([
-    ['streams.orders.encrypt', { recipients: ['age1x'] }, 'streams.orders.encrypt: not supported by this version'],
-    ['plans.gold', { primary: 'main', copies: ['main'] }, 'plans.gold.copies: not supported by this version'],
-    ['plans.gold', { primary: 'main', delay: '15m' }, 'plans.gold.delay: not supported by this version'],
-  ])('%s = %j', (key, value, why) => {
-    const { message, hint } = refusal(changed(key, value));
+describe('a plan', () => {
+  const nas = { type: 'file', path: '/mnt/nas' };
+  const withPlan = (plan: Raw, stores: Raw = {}) => {
+    const file = {
+      main: { type: 'file', path: '/mnt/backup' },
+      nas,
+      tape: { type: 'file', path: '/mnt/tape' },
+      ...stores,
+    };
+    const orders = { source: { type: 'mariadb', dir: '/x' }, plan: 'gold' };
+    return { ...small(), stores: file, plans: { gold: plan }, streams: { orders } };
+  };
+
+  test('copies to all of its stores, at once, and waits for none of them', () => {
+    expect(read(withPlan({ primary: 'main', copies: ['nas', 'tape'] })).streams.orders!.plan).toEqual({
+      ...TO_MAIN,
+      copies: ['nas', 'tape'],
+      count: 2,
+    });
+  });
+
+  test('says how many, which first, how late, how safe, and how fast', () => {
+    const plan = { primary: 'main', copies: ['nas', 'tape'], count: 1, order: ['tape'], ack: 2, class: 'slow' };
+    expect(read(withPlan({ ...plan, delay: '15m' })).streams.orders!.plan).toEqual({ ...plan, delayMs: 900_000 });
+  });
+
+  test.each<[Raw, string, string]>([
+    [{ copies: ['main'] }, 'plans.gold.copies: must not name the primary', ''],
+    [{ copies: ['nas', 'nas'] }, 'plans.gold.copies: must not name a store twice', ''],
+    [{ copies: ['nass'] }, 'plans.gold.copies[0]: "nass" is not among the stores', 'did you mean "nas"?'],
+    [{ copies: ['nas'], count: 2 }, 'plans.gold.count: must not be more than there are copies', ''],
+    [{ count: 1 }, 'plans.gold.count: must not be more than there are copies', ''],
+    [{ copies: ['nas'], count: 0 }, 'plans.gold.count: ', ''],
+    [{ ack: 2 }, 'plans.gold.ack: must not be more than the primary and its copies', ''],
+    [
+      { copies: ['nas', 'tape'], count: 1, ack: 3 },
+      'plans.gold.ack: must not be more than the primary and its copies',
+      '',
+    ],
+    [{ copies: ['nas'], ack: 0 }, 'plans.gold.ack: ', ''],
+    [{ copies: ['nas'], order: ['main'] }, 'plans.gold.order[0]: "main" is not among the copies', 'known here: nas'],
+    [{ copies: ['nas', 'tape'], order: ['tap'] }, 'plans.gold.order[0]: "tap" is not', 'did you mean "tape"?'],
+    [{ copies: ['nas'], order: ['nas', 'nas'] }, 'plans.gold.order: must not name a store twice', ''],
+    [{ copies: ['nas'], delay: '366d' }, 'plans.gold.delay: must be from 0s to 365d', ''],
+    [{ class: 'medium' }, 'plans.gold.class: must be one of slow, standard, fast', ''],
+    [{ copis: ['nas'] }, 'plans.gold.copis: unknown key', 'did you mean "copies"?'],
+  ])('%j is refused', (keys, why, hinted) => {
+    const { message, hint } = refusal(withPlan({ primary: 'main', ...keys }));
     expect(message).toContain(why);
-    expect(hint).toBeDefined();
+    expect(hint).toContain(hinted);
+  });
+
+  test.each([
+    [
+      { type: 'file', path: '/mnt/backup/' },
+      { type: 'file', path: '/mnt//backup' },
+    ],
+    [
+      { type: 'gcs', bucket: 'acme', prefix: 'a' },
+      { type: 'gcs', bucket: 'acme', prefix: 'a/', storageClass: 'ARCHIVE' },
+    ],
+    [
+      { type: 's3', bucket: 'acme' },
+      { type: 's3', bucket: 'acme', region: 'eu-central-1' },
+    ],
+    [
+      { type: 'azure', container: 'acme', account: 'one' },
+      { type: 'azure', container: 'acme', account: 'one' },
+    ],
+  ])('is refused where a copy is the primary by another name: %j', (main, same) => {
+    const plan = { primary: 'main', copies: ['tape', 'nas'] };
+    const { message, hint } = refusal(withPlan(plan, { main, nas: same }));
+    expect(message).toContain('plans.gold.copies[1]: "nas" is the same place as "main"');
+    expect(hint).toContain('would be lost with it');
+    expect(refusal(withPlan(plan, { tape: main, nas: same })).message).toContain('"nas" is the same place as "tape"');
+    expect(() => read(withPlan(plan, { main, nas: { ...same, prefix: 'b' } }))).not.toThrow();
+  });
+
+  test('is read without the variables of stores that a command does not open', () => {
+    const path = `/mnt/${env('WHERE')}`;
+    const plan = { primary: 'main', copies: ['nas', 'tape'] };
+    const config = withPlan(plan, { nas: { type: 'file', path }, tape: { type: 'file', path } });
+    expect(storeOf(read(config, { lazy: true }), 'main')).toMatchObject({ path: '/mnt/backup' });
+    expect(refusal(config, { environment: { WHERE: 'x' } }).message).toContain('is the same place as');
+  });
+
+  test('tells what a bucket may take', () => {
+    const bucket = { type: 'gcs', bucket: 'acme', quota: '10TiB' };
+    expect(storeOf(read(withPlan({ primary: 'main' }, { nas: bucket })), 'nas')).toMatchObject({
+      quota: 10 * 1024 ** 4,
+    });
+    const least = refusal(withPlan({ primary: 'main' }, { nas: { ...bucket, quota: '1KiB' } }));
+    expect(least.message).toContain('stores.nas.quota: must be from 1MiB');
+  });
+});
+
+describe('bandwidth', () => {
+  const limited = (limits: unknown) => changed('limits', limits);
+
+  test('is shared between shipping and nothing else, unless classes have guarantees', () => {
+    expect(read(limited({ link: '1Gbit/s' })).limits).toEqual({
+      link: 125e6,
+      shipping: 0.5,
+      classes: {},
+      schedule: [],
+    });
+  });
+
+  test('may be given away to the last byte, and otherwise at night', () => {
+    const limits = {
+      ...{ link: '10MB/s', shipping: '40%', classes: { slow: '2MB/s', fast: '4MB/s' } },
+      schedule: [{ from: '22:00', to: '06:00', shipping: '10%', classes: { fast: '7MB/s' } }],
+    };
+    expect(read(limited(limits)).limits).toEqual({
+      ...{ link: 10e6, shipping: 0.4, classes: { slow: 2e6, fast: 4e6 } },
+      schedule: [{ from: '22:00', to: '06:00', shipping: 0.1, classes: { fast: 7e6 } }],
+    });
+  });
+
+  const link = '10MiB/s';
+  test.each<[unknown, string, string]>([
+    [{}, 'limits.link: is missing', ''],
+    [{ link: '10' }, 'limits.link: must be a rate with its unit', ''],
+    [{ link: '10MiB' }, 'limits.link: must be a rate with its unit', ''],
+    [{ link, shipping: 0.5 }, 'limits.shipping: must be a share such as 50%', ''],
+    [{ link, shipping: '101%' }, 'limits.shipping: must be at most 100%', ''],
+    [{ link, classes: { fsat: '1MiB/s' } }, 'limits.classes.fsat: unknown key', 'did you mean "fast"?'],
+    [{ link, schedul: [] }, 'limits.schedul: unknown key', 'did you mean "schedule"?'],
+    [
+      { link, classes: { slow: '11MiB/s' }, shipping: '0%' },
+      'limits: guarantees more than the link of 10 MiB/s can carry',
+      '',
+    ],
+    [
+      { link, classes: { slow: '2MiB/s', fast: '4MiB/s' } },
+      'limits: guarantees more than the link of 10 MiB/s can carry: ' +
+        'shipping 5.0 MiB/s (50%), slow 2.0 MiB/s, fast 4.0 MiB/s',
+      'lower a guarantee, or raise "link"',
+    ],
+    [{ link, schedule: [{ from: '22:00', to: '6:00', link }] }, 'limits.schedule[0].to: must be a time of day', ''],
+  ])('%j is refused', (limits, why, hinted) => {
+    const { message, hint } = refusal(limited(limits));
+    expect(message).toContain(why);
+    expect(hint).toContain(hinted);
+  });
+
+  test.each<[Raw, string]>([
+    [{}, 'must say what is other then'],
+    [{ to: '22:00', link: '1MiB/s' }, '.to: must be another time than "from"'],
+    [{ from: '24:00', link: '1MiB/s' }, '.from: must be a time of day'],
+    [
+      { shipping: '61%' },
+      'guarantees more than the link of 10 MiB/s can carry: shipping 6.1 MiB/s (61%), slow 4.0 MiB/s',
+    ],
+    [{ classes: { fast: '2MiB/s' } }, 'can carry: shipping 5.0 MiB/s (50%), slow 4.0 MiB/s, fast 2.0 MiB/s'],
+    [
+      { link: '7MiB/s' },
+      'guarantees more than the link of 7.0 MiB/s can carry: shipping 3.5 MiB/s (50%), slow 4.0 MiB/s',
+    ],
+  ])('an entry of the schedule that says %j is refused', (entry, why) => {
+    const schedule = [
+      { from: '12:00', to: '13:00', classes: { slow: '5MiB/s' } },
+      { from: '22:00', to: '06:00', ...entry },
+    ];
+    const { message } = refusal(limited({ link, classes: { slow: '4MiB/s' }, schedule }));
+    expect(message).toMatch(/line \d+: limits\.schedule\[1\]/);
+    expect(message).toContain(why);
+  });
+});
+
+describe('encryption and retention', () => {
+  const orders = (more: Raw) => changed('streams.orders', { ...((small().streams as Raw).orders as Raw), ...more });
+
+  test('are of a stream', () => {
+    const keep = { age: '30d', segments: 10, daily: 7, weekly: 4, monthly: 12 };
+    const config = read(orders({ encrypt: { recipients: [RECIPIENT] }, keep }));
+    expect(config.streams.orders).toMatchObject({
+      recipients: [RECIPIENT],
+      keep: { ageMs: 30 * 86_400_000, segments: 10, daily: 7, weekly: 4, monthly: 12 },
+    });
+  });
+
+  test.each<[Raw, string, string]>([
+    [{ encrypt: {} }, 'streams.orders.encrypt.recipients: is missing', ''],
+    [{ encrypt: { recipients: [] } }, 'streams.orders.encrypt.recipients: must name at least one recipient', ''],
+    [{ encrypt: { recipients: ['age1x'] } }, 'recipients[0]: is not an age recipient', 'age-keygen'],
+    [{ encrypt: { recipients: [RECIPIENT, RECIPIENT] } }, 'must not name a recipient twice', ''],
+    [
+      { encrypt: { recipents: [RECIPIENT] } },
+      'streams.orders.encrypt.recipents: unknown key',
+      'did you mean "recipients"?',
+    ],
+    [{ keep: {} }, 'streams.orders.keep: must say what is kept', ''],
+    [{ keep: { age: '30' } }, 'streams.orders.keep.age: must be a time with its unit', ''],
+    [{ keep: { age: '5s' } }, 'streams.orders.keep.age: must be from 1m', ''],
+    [{ keep: { daily: 0 } }, 'streams.orders.keep.daily: ', ''],
+    [{ keep: { dialy: 7 } }, 'streams.orders.keep.dialy: unknown key', 'did you mean "daily"?'],
+  ])('%j is refused', (keys, why, hinted) => {
+    const { message, hint } = refusal(orders(keys));
+    expect(message).toContain(why);
+    expect(hint).toContain(hinted);
+  });
+
+  test('a private key given for a public one is not repeated', () => {
+    const { message, hint } = refusal(orders({ encrypt: { recipients: ['AGE-SECRET-KEY-1QQQ'] } }));
+    expect(message).toContain('recipients[0]: is not an age recipient');
+    expect(`${message}${hint}`).not.toContain('QQQ');
+  });
+
+  test('are not asked for their variables by commands that need neither', () => {
+    const lazy = read(orders({ encrypt: { recipients: [env('KEY')] }, keep: { age: env('AGE') } }), { lazy: true });
+    expect(lazy.streams.orders!.plan).toEqual(TO_MAIN);
+    expect(() => lazy.streams.orders!.recipients).toThrow('environment variable KEY is not set');
+    expect(() => lazy.streams.orders!.keep).toThrow('environment variable AGE is not set');
   });
 });
 
@@ -347,7 +600,7 @@ describe('environment variables', () => {
     changed('streams.orders.chunk', { maxBytes: env('SIZE') }, config);
     const lazy = read(config, { lazy: true });
     expect(storeOf(lazy, 'main')).toMatchObject({ path: '/mnt/backup' });
-    expect(lazy.streams.orders!.plan).toEqual({ primary: 'main' });
+    expect(lazy.streams.orders!.plan).toEqual(TO_MAIN);
     expect(() => storeOf(lazy, 'nas')).toThrow('stores.nas.path: environment variable NOWHERE is not set');
     expect(() => lazy.coordination).toThrow('environment variable ETCD is not set');
     expect(() => sourceUrl(lazy)).toThrow('streams.orders.source.url: environment variable PW is not set');
