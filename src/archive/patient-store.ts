@@ -13,7 +13,7 @@ export interface PatienceOptions {
 }
 
 /**
- * A store whose reads ask again when something fails that may pass: a walk of many reads gets through a store that fails
+ * A store whose reads and deletions ask again when something fails that may pass: a walk of many reads gets through a store that fails
  * every other one, and a restore of hours outlives a hiccup. A read that breaks off half-way is begun again: bodies are
  * handed out whole.
  */
@@ -61,7 +61,7 @@ export function patient(store: ObjectStore, { signal, attempts, onFailure }: Pat
         }
       }
     },
-    delete: (keys) => store.delete(keys),
+    delete: (keys) => patiently(() => store.delete(keys)),
     capacity: () => patiently(() => store.capacity()),
   };
 }

@@ -18,17 +18,28 @@ const floor = z.object({
   position: positionSchema.nullable(),
   last: place.nullable(),
   generation: z.int().nonnegative().default(0),
+  /** When it was made, RFC 3339: copies follow it later. */
+  time: z.string().exactOptional(),
 });
 
-export function encodeFloor({ foreign: _, ...end }: ChainEnd): Buffer {
-  const value = { v: FORMAT_VERSION, ...end };
+export interface Floor {
+  readonly end: ChainEnd;
+  /** When it was made, milliseconds since 1970; null where it does not tell. */
+  readonly timeMs: number | null;
+}
+
+export function encodeFloor({ foreign: _, ...end }: ChainEnd, time?: Date): Buffer {
+  const value = { v: FORMAT_VERSION, ...end, ...(time && { time: time.toISOString() }) };
   return Buffer.from(`${JSON.stringify(value)}\n`);
 }
 
-export function decodeFloor(bytes: Uint8Array, key: string): ChainEnd {
+export const decodeFloor = (bytes: Uint8Array, key: string): ChainEnd => decodeTimedFloor(bytes, key).end;
+
+export function decodeTimedFloor(bytes: Uint8Array, key: string): Floor {
   try {
-    const { v: _, ...value } = floor.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
-    return { ...value, foreign: false };
+    const { v: _, time, ...value } = floor.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+    const timeMs = time === undefined ? Number.NaN : Date.parse(time);
+    return { end: { ...value, foreign: false }, timeMs: Number.isNaN(timeMs) ? null : timeMs };
   } catch (cause) {
     throw new ShipmateError(`object ${key} can't be read as a floor`, {
       code: 'BAD_OBJECT',

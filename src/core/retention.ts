@@ -1,0 +1,165 @@
+import type { ChainEnd, Met } from './chain.ts';
+import { type Chunk, placeIn, type Read } from './header.ts';
+import { comparePlaces, type Place, placeText } from './keys.ts';
+import { LivingLog } from './ranges.ts';
+
+/** What retention keeps: everything that any of these asks for. */
+export interface Keep {
+  /** The log of so long. */
+  readonly ageMs?: number;
+  /** So many of the newest segments. */
+  readonly segments?: number;
+  /** The log back to the oldest of so many days (ISO weeks, months; UTC) that have any. */
+  readonly daily?: number;
+  readonly weekly?: number;
+  readonly monthly?: number;
+}
+
+/** A part of the chain: from a segment's first chunk to the next such, whatever stands between. */
+export interface Part {
+  /** The walk's state before its first chunk: what a floor there holds. */
+  readonly start: ChainEnd;
+  /** The segment that it begins with; null for what the walk began amid. */
+  readonly segment: string | null;
+  /** Whether a reader can start here: the segment's first byte is part of the log now. */
+  readonly living: boolean;
+  /** Wall clock of its newest chunk, milliseconds since 1970. */
+  readonly latestMs: number;
+  /** Days since 1970, UTC, from which it has chunks. */
+  readonly days: ReadonlySet<number>;
+}
+
+type GrowingPart = { -readonly [K in keyof Part]: Part[K] } & { days: Set<number> };
+
+const DAY_MS = 86_400_000;
+
+/** Gathers from a walk over the chain what retention goes by. */
+export class PastLog {
+  readonly seals: Place[] = [];
+  readonly #living: LivingLog;
+  readonly #isCompanion: (segment: string) => boolean;
+  readonly #parts: GrowingPart[];
+  #before: ChainEnd;
+
+  /** `isCompanion`: tells files without which others are of no use: they stay, and no reader starts with one. */
+  constructor(from: ChainEnd, isCompanion: (segment: string) => boolean) {
+    this.#living = new LivingLog(from.position);
+    this.#isCompanion = isCompanion;
+    this.#before = from;
+    this.#parts = [newPart(from, null)];
+  }
+
+  /** The next object of the walk, foreign ones included. */
+  readonly meet = (met: Met, read: Read, end: ChainEnd): void => {
+    const { header } = read;
+    if (met !== 'foreign') this.#living.add(read);
+    if (met === 'seal') this.seals.push(placeIn(header));
+    if (met === 'chunk' && header.kind === 'chunk') this.#meetChunk(header);
+    this.#before = end;
+  };
+
+  /** In chain order; the first one is what the walk began amid. */
+  parts(): Part[] {
+    const living = new Set<string>();
+    for (const { segments } of this.#living.runs) {
+      for (const { offset, pieces } of segments) if (offset === 0) living.add(placeText(pieces[0]!.place));
+    }
+    return this.#parts.map((part) => ({ ...part, living: part.segment !== null && living.has(placeText(part.start)) }));
+  }
+
+  #meetChunk(chunk: Chunk): void {
+    const { segment, offset } = chunk.from;
+    if (offset === 0 && !this.#isCompanion(segment)) this.#parts.push(newPart(this.#before, segment));
+    const part = this.#parts.at(-1)!;
+    const ms = timeOf(chunk);
+    part.latestMs = Math.max(part.latestMs, ms);
+    part.days.add(Math.floor(ms / DAY_MS));
+  }
+}
+
+const newPart = (start: ChainEnd, segment: string | null): GrowingPart => ({
+  ...{ start, segment, living: false },
+  ...{ latestMs: Number.NEGATIVE_INFINITY, days: new Set<number>() },
+});
+
+/** A chunk is as young as it was shipped, or as what it holds: a clock that ran ahead keeps more, none deletes too early. */
+function timeOf({ time, firstEventMs, lastEventMs }: Chunk): number {
+  const shippedMs = Date.parse(time);
+  return Math.max(Number.isNaN(shippedMs) ? 0 : shippedMs, firstEventMs ?? 0, lastEventMs ?? 0);
+}
+
+export interface Bounds {
+  readonly keep: Keep;
+  /** Wall clock. */
+  readonly nowMs: number;
+  /** The floor must not be above any of these: the ends of copies, and of what is settled. */
+  readonly notAbove: readonly Place[];
+}
+
+/**
+ * Where readers may start from now on: the newest part that a reader can start at, and before which nothing is that must
+ * stay. The newest living segment always stays. Null: not above where the walk began.
+ */
+export function chooseFloor(parts: readonly Part[], { keep, nowMs, notAbove }: Bounds): Part | null {
+  const oldestKept = Math.min(
+    parts.findLastIndex(({ living }) => living),
+    ...neededBy(parts, keep, nowMs),
+  );
+  const isFloor = ({ living, start }: Part) => living && notAbove.every((place) => comparePlaces(start, place) <= 0);
+  return parts.slice(0, oldestKept + 1).findLast(isFloor) ?? null;
+}
+
+/** Of each rule, the index of the first part that it asks for. */
+function* neededBy(parts: readonly Part[], keep: Keep, nowMs: number): Generator<number> {
+  const { ageMs, segments, daily, weekly, monthly } = keep;
+  if (ageMs !== undefined)
+    yield orNone(
+      parts.findIndex(({ latestMs }) => latestMs >= nowMs - ageMs),
+      parts,
+    );
+  if (segments !== undefined) {
+    const living = [...parts.keys()].filter((index) => parts[index]!.living);
+    yield living.at(-segments) ?? 0;
+  }
+  if (daily !== undefined) yield firstOfPeriods(parts, daily, (day) => day);
+  if (weekly !== undefined) yield firstOfPeriods(parts, weekly, weekOf);
+  if (monthly !== undefined) yield firstOfPeriods(parts, monthly, monthOf);
+}
+
+/** Nothing that is old enough to matter asks for the newest part only. */
+const orNone = (index: number, parts: readonly Part[]) => (index === -1 ? parts.length : index);
+
+function firstOfPeriods(parts: readonly Part[], count: number, periodOf: (day: number) => number): number {
+  const periods = new Set(parts.flatMap(({ days }) => [...days].map(periodOf)));
+  const kept = [...periods].sort((a, b) => b - a).slice(0, count);
+  const oldest = kept.at(-1) ?? 0;
+  return orNone(
+    parts.findIndex(({ days }) => [...days].some((day) => periodOf(day) >= oldest)),
+    parts,
+  );
+}
+
+/** Weeks since 1970, each from Monday on: the first of January 1970 was a Thursday. */
+const weekOf = (day: number) => Math.floor((day + 3) / 7);
+
+function monthOf(day: number): number {
+  const date = new Date(day * DAY_MS);
+  return date.getUTCFullYear() * 12 + date.getUTCMonth();
+}
+
+/**
+ * Up to where all below is settled, judged by the chain's end: no slot is begun a window above an unsettled one (protocol
+ * rule 6), so that no writer is in doubt about what is deleted.
+ */
+export const settledBelow = ({ term, slot }: ChainEnd, window: number): Place => ({
+  term,
+  slot: Math.max(0, slot - window),
+});
+
+/** The newest floor that is at least so old; null: none. */
+export function dueFloor<F extends { readonly timeMs: number | null }>(
+  floors: readonly F[],
+  { nowMs, delayMs }: { readonly nowMs: number; readonly delayMs: number },
+): F | null {
+  return floors.findLast(({ timeMs }) => timeMs !== null && timeMs <= nowMs - delayMs) ?? null;
+}
