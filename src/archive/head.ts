@@ -4,6 +4,7 @@ import type { ChainEnd } from '../core/chain.ts';
 import { type Chunk, decodeHeader, type Opening, placeIn, type Read } from '../core/header.ts';
 import { comparePlaces, type Place, placeKey, placeText } from '../core/keys.ts';
 import type { Position } from '../core/position.ts';
+import { keyedWitness } from '../core/witness.ts';
 import { ShipmateError } from '../errors.ts';
 import type { Head, Witness } from '../source/source.ts';
 import { type Archive, readFloor, readPlace } from './walk.ts';
@@ -26,38 +27,53 @@ export async function headOf(archive: Archive, end: ChainEnd): Promise<Head | nu
   };
 }
 
-export const witnessOf = (chunk: Chunk): Witness => ({
-  from: chunk.from,
-  to: chunk.to,
-  length: chunk.length,
-  digest: chunk.witness,
-  openTransaction: chunk.openTransaction,
-});
+/** Whether the newest chunk that counts is encrypted. */
+export async function endsEncrypted(archive: Archive, end: ChainEnd): Promise<boolean> {
+  for await (const { header } of livingHeaders(archive, end)) return header.recipients !== undefined;
+  return false;
+}
+
+/** Sources compare digests of plain bytes, and never learn whether the archive keeps those or keyed ones. */
+async function witnessOf({ secret, info }: Archive, chunk: Chunk): Promise<Witness> {
+  const { from, to, length, openTransaction, witness: mark, recipients } = chunk;
+  const facts = { from, to, length, openTransaction, mark };
+  if (!recipients) return { ...facts, matches: (digest) => digest === mark };
+  if (!secret) throw new TypeError(`nobody said where the secret of stream ${info.stream} is remembered`);
+  const key = await secret.read();
+  return { ...facts, matches: (digest) => digest !== null && keyedWitness(digest, key) === mark };
+}
 
 /** Which object a witness is of. */
 const objects = new WeakMap<Witness, { place: Place; digest: string }>();
 
-async function bytesOf(archive: Archive, witness: Witness): Promise<Uint8Array> {
+async function bytesOf(archive: Archive, witness: Witness): Promise<Uint8Array | null> {
   const object = objects.get(witness);
   if (!object) throw new TypeError('this witness is of no chunk of the archive');
   const key = placeKey(archive.info.stream, object.place);
   const bytes = await buffer(await archive.store.read(key));
   const { header, digest, payloadOffset } = decodeHeader(bytes, key);
   if (digest !== object.digest || header.kind !== 'chunk') throw brokenAt(archive, object.place);
-  return decodePayload(bytes.subarray(payloadOffset), header, key);
+  return header.recipients ? null : decodePayload(bytes.subarray(payloadOffset), header, key);
 }
 
 /** The chain's chunks, newest first, without those that a later opening cut off (truncate, fork). */
 async function* livingChunks(archive: Archive, end: ChainEnd): AsyncIterable<Witness> {
+  for await (const { header, digest } of livingHeaders(archive, end)) {
+    const witness = await witnessOf(archive, header);
+    objects.set(witness, { place: placeIn(header), digest });
+    yield witness;
+  }
+}
+
+async function* livingHeaders(archive: Archive, end: ChainEnd): AsyncIterable<Read<Chunk>> {
   let cut: Position | null = null;
-  for await (const { header, digest } of backwards(archive, end)) {
+  for await (const read of backwards(archive, end)) {
+    const { header } = read;
     if (header.kind === 'opening') cut ??= cutBy(header);
     else if (header.kind === 'chunk') {
       if (cut !== null && !endsBy(header, cut)) continue;
       cut = null;
-      const witness = witnessOf(header);
-      objects.set(witness, { place: placeIn(header), digest });
-      yield witness;
+      yield { ...read, header };
     }
   }
 }

@@ -17,11 +17,14 @@ import { ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { readHeader } from './objects.ts';
 import { firstWhere, PROBES } from './search.ts';
+import type { WitnessSecret } from './secret.ts';
 
 /** A stream's archive in one store. */
 export interface Archive {
   readonly store: ObjectStore;
   readonly info: ArchiveInfo;
+  /** For whoever compares encrypted chunks with a log; readers need none. */
+  readonly secret?: WitnessSecret;
 }
 
 /** Where to begin: what a cursor names. */

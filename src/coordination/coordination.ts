@@ -71,6 +71,10 @@ export interface ArchiveMemory {
   propose(stream: string, id: string): Promise<RememberedArchive>;
   /** Remembers `id` as created, whatever was there. */
   confirm(stream: string, id: string): Promise<void>;
+  /** What keys the witnesses of the stream's encrypted chunks, in hex; null: nothing is remembered. */
+  secret(stream: string): Promise<string | null>;
+  /** Remembers the secret if none is remembered; returns what is remembered then. Races have one winner. */
+  keepSecret(stream: string, offered: string): Promise<string>;
   /** The promotion that stands; null: the config's primary is the primary. */
   generation(stream: string): Promise<Promotion | null>;
   /**

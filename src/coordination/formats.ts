@@ -78,6 +78,9 @@ const request: z.ZodType<OperatorRequest> = z.object({
 
 const answer: z.ZodType<Answer> = z.object({ ok: z.boolean(), message: z.string() });
 
+/** 32 bytes in hex. */
+const secret = z.object({ secret: z.string().regex(/^[0-9a-f]{64}$/) });
+
 /** A request where it is kept, with its answer once there is one. */
 export interface KeptRequest {
   readonly request: OperatorRequest;
@@ -124,6 +127,7 @@ function reader<T>(schema: z.ZodType<T>): (text: string | null) => T | null {
 
 export const readCursor = reader(cursor);
 export const readArchive = reader(rememberedArchive);
+export const readSecret = reader(secret);
 export const readPromotion = reader(promotion);
 export const readRequest = reader(keptRequest);
 export const readTwin = reader(keptTwin);

@@ -9,13 +9,18 @@ export interface SourceIdentity {
   readonly name: string | null;
 }
 
-/** The range of a shipped chunk and the digest of its plain bytes: proof that the same bytes are at the source. */
+/** The range of a shipped chunk, and what proves that the same bytes are at the source. */
 export interface Witness {
   readonly from: Position;
   readonly to: Position;
   readonly length: number;
-  /** By `WitnessDigest`; the in-use flag and the like normalised as they were when shipped. */
-  readonly digest: string;
+  /** What the archive keeps of its bytes: tells two witnesses of one archive apart, and nothing else. */
+  readonly mark: string;
+  /**
+   * Whether its bytes have this digest (`WitnessDigest`; the in-use flag and the like normalised as they were when
+   * shipped); null, where the source has none, never is.
+   */
+  matches(digest: string | null): boolean;
   readonly openTransaction: boolean;
 }
 
@@ -31,8 +36,8 @@ export interface Head {
   left(): AsyncIterable<Position>;
   /** Where the log last began anew (RESET MASTER): its IDs may have named other transactions before; null: never. Reads the store. */
   anew(): Promise<Position | null>;
-  /** The plain bytes of a chunk that `history` gave, proven by its digest. Reads the store. */
-  bytes(witness: Witness): Promise<Uint8Array>;
+  /** The plain bytes of a chunk that `history` gave, proven by its digest; null: it is encrypted. Reads the store. */
+  bytes(witness: Witness): Promise<Uint8Array | null>;
 }
 
 /** How this twin could go on from a head (protocol rule 14). */

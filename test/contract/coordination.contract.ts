@@ -203,6 +203,20 @@ export function describeCoordination(name: string, { start, twins }: ContractOpt
       expect(await b.archives.load('billing')).toBeNull();
     });
 
+    test('of secrets offered at once one is kept, for good', async () => {
+      const [a, b] = [await open('a'), await open('b')];
+      expect(await a.archives.secret('orders')).toBeNull();
+      const offers = ['1', '2', '3', '4'].map((digit, n) =>
+        (n % 2 ? a : b).archives.keepSecret('orders', digit.repeat(64)),
+      );
+      const [kept, ...others] = await Promise.all(offers);
+      expect(new Set(others)).toEqual(new Set([kept]));
+      expect(await a.archives.keepSecret('orders', '5'.repeat(64))).toBe(kept);
+      expect(await b.archives.secret('orders')).toBe(kept);
+      expect(await b.archives.secret('billing')).toBeNull();
+      expect((await a.overview()).streams.map(({ name }) => name)).not.toContain('billing');
+    });
+
     test('of promotions the one with the highest generation is remembered, by everybody', async () => {
       const [a, b] = [await open('a'), await open('b')];
       expect(await a.archives.generation('orders')).toBeNull();

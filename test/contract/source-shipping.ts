@@ -1,8 +1,7 @@
 import type { Position } from '../../src/core/position.ts';
 import { follows, samePlace } from '../../src/core/position.ts';
-import { witnessDigest } from '../../src/core/witness.ts';
 import type { Head, Located, LogSlice, LogSource, Witness } from '../../src/source/source.ts';
-import { headWith } from '../helpers/head.ts';
+import { headWith, proofOf } from '../helpers/head.ts';
 
 interface ShippedChunk extends Witness {
   readonly bytes: Buffer;
@@ -62,7 +61,7 @@ export class Shipping {
       from,
       to,
       length: copy.length,
-      digest: witnessDigest(copy),
+      ...proofOf(copy),
       openTransaction: !boundary,
       bytes: copy,
     });

@@ -117,7 +117,7 @@ export function sourceContract(
         rest.open({ result: 'resume', at: to, allowed: true, reason: '', evidence: {} });
         await rest.ship(open());
         const before = shipping.chunks.findIndex((chunk) => samePlace(chunk.to, to));
-        expect(rest.chunks.map(({ digest }) => digest).at(-1)).toBe(shipping.chunks.at(-1)!.digest);
+        expect(rest.chunks.map(({ mark }) => mark).at(-1)).toBe(shipping.chunks.at(-1)!.mark);
         const length = (chunks: readonly { length: number }[]) => chunks.reduce((sum, chunk) => sum + chunk.length, 0);
         expect(length(rest.chunks)).toBe(length(shipping.chunks.slice(before + 1)));
         expect(rest.position).toEqual(shipping.position);

@@ -116,12 +116,13 @@ async function locate(
     reason,
     evidence: { segments: log.segments.length },
   });
-  const matches = ({ from, to, length, digest }: Witness) => {
+  const matches = (chunk: Witness) => {
+    const { from, to, length } = chunk;
     const bytes = find(to)?.bytes;
     return (
       bytes !== undefined &&
       bytes.length >= to.offset &&
-      witnessDigest(bytes.subarray(from.offset, from.offset + length)) === digest
+      chunk.matches(witnessDigest(bytes.subarray(from.offset, from.offset + length)))
     );
   };
 

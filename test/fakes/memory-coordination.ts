@@ -35,6 +35,7 @@ interface HubStream {
   candidates: Candidate[];
   cursor: Cursor | null;
   archive: RememberedArchive | null;
+  secret: string | null;
   promotion: Promotion | null;
   readonly requests: Map<string, { request: OperatorRequest; answer: Answer | null }>;
 }
@@ -74,7 +75,7 @@ export class MemoryHub {
   stream(name: string): HubStream {
     let stream = this.streams.get(name);
     if (!stream) {
-      stream = { candidates: [], cursor: null, archive: null, promotion: null, requests: new Map() };
+      stream = { candidates: [], cursor: null, archive: null, secret: null, promotion: null, requests: new Map() };
       this.streams.set(name, stream);
     }
     return stream;
@@ -393,6 +394,18 @@ class MemoryArchives implements ArchiveMemory {
   async confirm(stream: string, id: string): Promise<void> {
     this.#client.reach();
     this.#client.hub.stream(stream).archive = { id, state: 'created' };
+  }
+
+  async secret(stream: string): Promise<string | null> {
+    this.#client.reach();
+    return this.#client.hub.stream(stream).secret;
+  }
+
+  async keepSecret(stream: string, offered: string): Promise<string> {
+    this.#client.reach();
+    const kept = this.#client.hub.stream(stream);
+    kept.secret ??= offered;
+    return kept.secret;
   }
 
   async generation(stream: string): Promise<Promotion | null> {

@@ -1,5 +1,12 @@
 import type { Position } from '../../src/core/position.ts';
+import { witnessDigest } from '../../src/core/witness.ts';
 import type { Head, Witness } from '../../src/source/source.ts';
+
+/** What proves these bytes, as an archive that is not encrypted keeps it. */
+export function proofOf(bytes: Uint8Array): Pick<Witness, 'mark' | 'matches'> {
+  const mark = witnessDigest(bytes);
+  return { mark, matches: (digest) => digest === mark };
+}
 
 /** An archive's end as a test makes it up: `chunks` newest first. Of chunks without bytes only the digests are known. */
 export function headWith({
@@ -13,7 +20,7 @@ export function headWith({
   chunks?: Iterable<Witness>;
   left?: readonly Position[];
   anew?: Position | null;
-  bytesOf?: (witness: Witness) => Uint8Array;
+  bytesOf?: (witness: Witness) => Uint8Array | null;
 }): Head {
   const [witness = null] = Array.isArray(chunks) ? chunks : [];
   return {

@@ -1,7 +1,7 @@
 import type { Log } from '../../core/log.ts';
 import { Deposed, ShipmateError } from '../../errors.ts';
 import type { ArchiveMemory, Cursor, CursorBoard, Leadership, Promotion, RememberedArchive } from '../coordination.ts';
-import { readArchive, readCursor, readPromotion, stands } from '../formats.ts';
+import { readArchive, readCursor, readPromotion, readSecret, stands } from '../formats.ts';
 import type { Client } from './client.ts';
 import { follow } from './follow.ts';
 import type { Keys } from './keys.ts';
@@ -130,6 +130,32 @@ export class EtcdArchives implements ArchiveMemory {
     throw new ShipmateError(`which store is the primary of stream "${stream}" is unreadable in etcd`, {
       code: 'BAD_ARCHIVE_MEMORY',
       hint: `look at the etcd key ${this.#options.keys.generation(stream)}; "shipmate status" of each host tells more`,
+    });
+  }
+
+  async secret(stream: string): Promise<string | null> {
+    const [entry] = await list(this.#options.client, { key: this.#options.keys.secret(stream) });
+    return entry ? this.#readSecret(stream, entry.value) : null;
+  }
+
+  async keepSecret(stream: string, offered: string): Promise<string> {
+    const name = this.#options.keys.secret(stream);
+    const key = Buffer.from(name);
+    const { succeeded, responses } = await transact(this.#options.client, {
+      compare: [isAbsent(name)],
+      success: [{ request_put: { key, value: Buffer.from(JSON.stringify({ secret: offered })) } }],
+      failure: [{ request_range: { key } }],
+    });
+    if (succeeded) return offered;
+    return this.#readSecret(stream, responses[0]!.response_range.kvs[0]!.value.toString());
+  }
+
+  #readSecret(stream: string, text: string): string {
+    const kept = readSecret(text);
+    if (kept) return kept.secret;
+    throw new ShipmateError(`the secret of stream "${stream}" in etcd is unreadable`, {
+      code: 'BAD_ARCHIVE_MEMORY',
+      hint: `take the etcd key ${this.#options.keys.secret(stream)} away: a daemon's stateDir has the secret too`,
     });
   }
 

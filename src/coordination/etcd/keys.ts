@@ -36,6 +36,9 @@ export class Keys {
   generation(stream: string): string {
     return `${this.streams}${stream}/generation`;
   }
+  secret(stream: string): string {
+    return `${this.streams}${stream}/secret`;
+  }
   requests(stream: string): string {
     return `${this.streams}${stream}/requests/`;
   }

@@ -9,7 +9,7 @@ import type {
   RememberedArchive,
   RequestBoard,
 } from '../coordination.ts';
-import { type KeptRequest, readArchive, readPromotion, readRequest, stands } from '../formats.ts';
+import { type KeptRequest, readArchive, readPromotion, readRequest, readSecret, stands } from '../formats.ts';
 import type { Folder } from './folder.ts';
 import { poll } from './poll.ts';
 
@@ -44,6 +44,22 @@ export class SoloArchives implements ArchiveMemory {
     await this.#folder.write(archiveFile(stream), { id, state: 'created' }, { durable: true });
   }
 
+  async secret(stream: string): Promise<string | null> {
+    const name = secretFile(stream);
+    const text = await this.#folder.read(name);
+    const kept = readSecret(text);
+    if (text === null || kept) return kept?.secret ?? null;
+    throw new ShipmateError(`the secret of stream "${stream}" is unreadable in the state directory's ${name}.json`, {
+      code: 'BAD_ARCHIVE_MEMORY',
+      hint: 'take that file away: etcd and the twins have the secret too; in solo mode put it back from a backup',
+    });
+  }
+
+  async keepSecret(stream: string, offered: string): Promise<string> {
+    await this.#folder.create(secretFile(stream), { secret: offered }, { durable: true });
+    return (await this.secret(stream)) ?? offered;
+  }
+
   async generation(stream: string): Promise<Promotion | null> {
     const name = generationFile(stream);
     const text = await this.#folder.read(name);
@@ -67,6 +83,7 @@ export class SoloArchives implements ArchiveMemory {
 }
 
 const archiveFile = (stream: string) => `archives/${stream}`;
+const secretFile = (stream: string) => `secrets/${stream}`;
 export const generationFile = (stream: string) => `generations/${stream}`;
 
 /** How long after its deadline a request that nobody took back is left alone, milliseconds. */

@@ -82,14 +82,13 @@ async function find(directory: Directory, head: Head, position: Position): Promi
   const { witness } = head;
   if (position.offset > 0) {
     if (witness === null || !samePlace(witness.to, position)) return null;
-    for (const file of found)
-      if ((await file.digest(witness.from.offset, witness.length)) === witness.digest) return file;
+    for (const file of found) if (witness.matches(await file.digest(witness.from.offset, witness.length))) return file;
     return null;
   }
   // Nothing was shipped of it: where several begin alike, it is the one after the file that was shipped last.
   if (found.length < 2 || witness === null) return found[0] ?? null;
   for (const file of await directory.candidates(witness.to)) {
-    if ((await file.digest(witness.from.offset, witness.length)) !== witness.digest) continue;
+    if (!witness.matches(await file.digest(witness.from.offset, witness.length))) continue;
     const next = directory.next(file);
     return next && found.includes(next) ? next : null;
   }

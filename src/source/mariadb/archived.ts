@@ -9,15 +9,17 @@ const GTID_EVENT_BYTES = HEADER_BYTES + 13;
 
 /**
  * The GTIDs of the transactions that begin in an archive's chunks, chunk by chunk, oldest first; the first must start on a
- * transaction boundary. Reads the store.
+ * transaction boundary. Null for the first that is encrypted, and no more then. Reads the store.
  */
-export async function* gtidsIn(head: Head, chunks: readonly Witness[]): AsyncIterable<Gtid[]> {
+export async function* gtidsIn(head: Head, chunks: readonly Witness[]): AsyncIterable<Gtid[] | null> {
   const events = new EventStarts();
   let before: Witness | null = null;
   for (const chunk of chunks) {
     if (!before || !samePlace(before.to, chunk.from)) events.restart(chunk.from.offset);
     before = chunk;
-    yield [...events.gtids(await head.bytes(chunk))];
+    const bytes = await head.bytes(chunk);
+    yield bytes && [...events.gtids(bytes)];
+    if (bytes === null) return;
   }
 }
 

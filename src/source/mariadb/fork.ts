@@ -14,6 +14,14 @@ export interface Divergence {
   readonly here: Gtid;
 }
 
+/** How an archive's past compares with this log. */
+export interface Comparison {
+  /** Empty while nothing proves that they went apart. */
+  readonly divergences: readonly Divergence[];
+  /** Whether the archive is encrypted where they may have gone apart: then nothing can prove it here. */
+  readonly isSealed: boolean;
+}
+
 /** The newest chunk that counts wholly here, and those after it, oldest first, as many as matter. */
 interface Trunk {
   readonly lineage: Lineage;
@@ -22,29 +30,31 @@ interface Trunk {
   readonly after: readonly Witness[];
 }
 
+export const UNPROVEN: Comparison = { divergences: [], isSealed: false };
+
 /** Of the chunks after the common point so many are looked at: logs that went apart do so in the very next. */
 const MAX_CHUNKS = 32;
 
 /** Compares an archive's past with this log, and remembers what it found: only what is new is looked at again. */
 export class Branches {
   #trunk: Trunk | null = null;
-  #compared: { lineage: Lineage; trunk: Trunk; end: string; divergences: readonly Divergence[] } | null = null;
+  #compared: { lineage: Lineage; trunk: Trunk; end: string; comparison: Comparison } | null = null;
 
   /** The newest chunk whose ID is wholly here, on a transaction boundary; null where there is none. Reads the store. */
   async commonOf(own: OwnLog, head: Head): Promise<Witness | null> {
     return (await this.#trunkOf(own, head))?.common ?? null;
   }
 
-  /** Where this log and the archive went apart, by domain; empty while nothing proves that they did. Reads the store. */
-  async divergences(own: OwnLog, head: Head): Promise<readonly Divergence[]> {
+  /** Where this log and the archive went apart, by domain. Reads the store. */
+  async compare(own: OwnLog, head: Head): Promise<Comparison> {
     const trunk = await this.#trunkOf(own, head);
     const end = (await own.index.end(own.lineage))?.state.text() ?? '';
-    if (!trunk) return [];
+    if (!trunk) return UNPROVEN;
     const known = this.#compared;
-    if (known?.trunk === trunk && known.end === end) return known.divergences;
-    const divergences = await compare(own, head, trunk);
-    this.#compared = { lineage: own.lineage, trunk, end, divergences };
-    return divergences;
+    if (known?.trunk === trunk && known.end === end) return known.comparison;
+    const comparison = await compare(own, head, trunk);
+    this.#compared = { lineage: own.lineage, trunk, end, comparison };
+    return comparison;
   }
 
   /** The end of a log that the archive has left before and that goes on here; null: there is none. Reads the store. */
@@ -106,16 +116,17 @@ async function* leftStates(head: Head): AsyncIterable<MariadbGtidState> {
   for await (const { id } of head.left()) if (!isPlace(id) && !id.includes(':')) yield new MariadbGtidState(id);
 }
 
-const isSame = (a: Witness, b: Witness) => a.digest === b.digest && samePlace(a.to, b.to) && samePlace(a.from, b.from);
+const isSame = (a: Witness, b: Witness) => a.mark === b.mark && samePlace(a.to, b.to) && samePlace(a.from, b.from);
 
 /** Goes along the archive from the common point, until a chunk has transactions that this log has others in place of. */
-async function compare(own: OwnLog, head: Head, { common, after }: Trunk): Promise<Divergence[]> {
+async function compare(own: OwnLog, head: Head, { common, after }: Trunk): Promise<Comparison> {
   const shipped = new MariadbGtidState(head.position?.id);
   const lastOf = new Map<number, Gtid | null>();
   for (const gtid of new MariadbGtidState(common.to.id).last()) lastOf.set(gtid.domain, gtid);
   const divergences: Divergence[] = [];
   const apart = new Set<number>();
   for await (const chunk of gtidsIn(head, after)) {
+    if (chunk === null) return { divergences, isSealed: true };
     for (const [domain, gtids] of Map.groupBy(chunk, (gtid) => gtid.domain)) {
       const last = lastOf.get(domain) ?? null;
       // Not what the archive had before, nor that of which it has not the end.
@@ -132,7 +143,7 @@ async function compare(own: OwnLog, head: Head, { common, after }: Trunk): Promi
     }
     if (divergences.length > 0) break;
   }
-  return divergences;
+  return { divergences, isSealed: false };
 }
 
 /** How many of a domain's transactions, from the first on, are here too: logs that went apart never meet again. */

@@ -204,13 +204,15 @@ class LocalLog {
     if (position.offset === 0) return true;
     if ((await segment.measure()) < position.offset) return false;
     const witness = witnessAt(head, position);
-    return witness !== null && (await segment.digest(witness.from.offset, witness.length)) === witness.digest;
+    if (witness === null) return false;
+    return witness.matches(await segment.digest(witness.from.offset, witness.length));
   }
 
-  async has({ from, to, length, digest }: Witness): Promise<boolean> {
+  async has(chunk: Witness): Promise<boolean> {
+    const { from, to, length } = chunk;
     const usable = await this.find(to);
     if (!usable || (await usable.segment.measure()) < to.offset) return false;
-    return (await usable.segment.digest(from.offset, length)) === digest;
+    return chunk.matches(await usable.segment.digest(from.offset, length));
   }
 
   async evidence(): Promise<Record<string, unknown>> {

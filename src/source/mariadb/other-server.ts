@@ -1,6 +1,6 @@
 import type { Position } from '../../core/position.ts';
 import type { Head, Located } from '../source.ts';
-import type { Branches, Divergence } from './fork.ts';
+import { type Branches, type Comparison, type Divergence, UNPROVEN } from './fork.ts';
 import { gtidStateFor, gtidText } from './gtid.ts';
 import type { Boundary } from './log-index.ts';
 import { type OwnLog, type Standing, standingOf } from './pair.ts';
@@ -35,21 +35,25 @@ export async function answerFromOther(
       return { result: 'gap', at: oldest, allowed: false, reason: standing.why };
     case 'behind': {
       // Promoted before it had all, a server goes its own way from its first own transaction on.
-      const divergences =
-        isLiving(own.server) && own.flavour === 'mariadb' ? await branches.divergences(own, head) : [];
+      const comparison =
+        isLiving(own.server) && own.flavour === 'mariadb' ? await branches.compare(own, head) : UNPROVEN;
+      const { divergences, isSealed } = comparison;
       if (divergences.length > 0)
-        return forkAnswer(own, { oldest, head, branches, why: tell(divergences), divergences });
-      return { result: 'behind', at: null, allowed: false, reason: standing.why };
+        return forkAnswer(own, { oldest, head, branches, why: tell(divergences), comparison });
+      const reason = isSealed ? `${standing.why}; whether it went its own way can't be told: ${SEALED}` : standing.why;
+      return { result: 'behind', at: null, allowed: false, reason };
     }
     case 'apart': {
       if (own.flavour === 'mysql' && own.server?.isReplicating) {
         return { result: 'behind', at: null, allowed: false, reason: standing.why };
       }
-      const divergences = own.flavour === 'mariadb' ? await branches.divergences(own, head) : [];
-      return forkAnswer(own, { oldest, head, branches, why: standing.why, divergences });
+      const comparison = own.flavour === 'mariadb' ? await branches.compare(own, head) : UNPROVEN;
+      return forkAnswer(own, { oldest, head, branches, why: standing.why, comparison });
     }
   }
 }
+
+const SEALED = 'the archive is encrypted, and the daemon has no key to compare it with the log here';
 
 /** IDs name the same transactions as in the archive only in the same branch, and the same life, of the log. */
 async function whyNotMoved(
@@ -69,10 +73,11 @@ interface Fork {
   readonly head: Head;
   readonly branches: Branches;
   readonly why: string;
-  readonly divergences: readonly Divergence[];
+  readonly comparison: Comparison;
 }
 
-async function forkAnswer(own: OwnLog, { oldest, head, branches, why, divergences }: Fork): Promise<Answer> {
+async function forkAnswer(own: OwnLog, { oldest, head, branches, why, comparison }: Fork): Promise<Answer> {
+  const { divergences } = comparison;
   const common = (await branches.commonOf(own, head))?.to;
   if (!common) {
     const reason = `${why}; and no chunk of the archive ends with what is here too`;
@@ -84,7 +89,7 @@ async function forkAnswer(own: OwnLog, { oldest, head, branches, why, divergence
     return { result: 'gap', at: oldest, allowed: false, reason };
   }
   const at = own.index.position(atFileStart(beyond.at));
-  const against = await whyNotTaken(own, { head, branches, divergences });
+  const against = await whyNotTaken(own, { head, branches, comparison });
   const proof = { server: own.server, divergences: divergences.map(inText) };
   const reason = against === null ? `${why}: ${tell(divergences)}` : `${why}. It is not taken by itself: ${against}`;
   return { result: 'fork', at, common, allowed: against === null, reason, proof };
@@ -93,12 +98,13 @@ async function forkAnswer(own: OwnLog, { oldest, head, branches, why, divergence
 /** Null where it is proven that this server's branch is the one that lives. */
 async function whyNotTaken(
   own: OwnLog,
-  { head, branches, divergences }: Pick<Fork, 'head' | 'branches' | 'divergences'>,
+  { head, branches, comparison: { divergences, isSealed } }: Pick<Fork, 'head' | 'branches' | 'comparison'>,
 ): Promise<string | null> {
   if (own.flavour === 'mysql') return 'that is never done between MySQL servers, whose sets of GTIDs prove no order';
   if (!own.server) return 'the server was not asked, or did not answer, whether it is writable and replicates';
   if (own.server.isReplicating !== false) return 'this server replicates from another';
   if (!own.server.isWritable) return 'this server is read-only';
+  if (divergences.length === 0 && isSealed) return SEALED;
   if (divergences.length === 0) return 'no transaction here is proven to stand in place of one in the archive';
   for (const divergence of divergences) {
     const against = (await whyNotPromoted(own, divergence)) ?? (await whyDead(own, head, branches, divergence));

@@ -10,7 +10,10 @@ import { parseWalName } from './wal-name.ts';
 export class Branches {
   #descent: Descent | null = null;
 
-  /** The history of the head's timeline, by its file in the archive; null where that is not there. Reads the store. */
+  /**
+   * The history of the head's timeline, by its file in the archive; null where that is not there, or is encrypted. Reads
+   * the store.
+   */
   async descentOf(cluster: Cluster, head: Head, { origin, incarnation }: Position): Promise<Descent | null> {
     const known = this.#descent;
     if (known !== null && known.find({ origin, incarnation }) === known.newest) return known;
@@ -18,7 +21,7 @@ export class Branches {
       const name = parseWalName(chunk.to.segment);
       if (name?.kind !== 'history' || chunk.to.origin !== origin || chunk.to.incarnation !== incarnation) continue;
       const bytes = await head.bytes(chunk);
-      if (incarnationOf(name.timeline, bytes) !== incarnation) continue;
+      if (bytes === null || incarnationOf(name.timeline, bytes) !== incarnation) continue;
       this.#descent = new Descent(cluster, name.timeline, bytes);
       return this.#descent;
     }

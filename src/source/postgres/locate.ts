@@ -126,7 +126,7 @@ async function onOther(own: OwnLog, head: Head, position: Position, { branches }
   const archived = await branches.descentOf(own.descent.cluster, head, position);
   const common = archived && descent.commonWith(archived);
   if (!archived || !common) {
-    const reason = `${position.origin} is not in this server's history, and the archive does not tell what it descends from`;
+    const reason = `${position.origin} is not in this server's history, and the archive does not tell what it descends from, or is encrypted`;
     return { result: 'behind', at: null, allowed: false, reason };
   }
   const left = archived.find({ origin: descent.originOf(common), ...common })!.end!;

@@ -63,10 +63,10 @@ export class PgWal {
   }
 
   /** Whether a chunk's bytes are here; null where its file is not, or no longer. */
-  async has({ from, length, digest }: Witness): Promise<boolean | null> {
-    return this.use(from.segment, async (file) => {
-      const found = await file.digest(from.offset, length);
-      return (await file.isInPlace()) ? found === digest : null;
+  async has(chunk: Witness): Promise<boolean | null> {
+    return this.use(chunk.from.segment, async (file) => {
+      const found = await file.digest(chunk.from.offset, chunk.length);
+      return (await file.isInPlace()) ? chunk.matches(found) : null;
     });
   }
 }

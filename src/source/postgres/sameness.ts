@@ -65,7 +65,7 @@ export class Sameness {
   }
 }
 
-const isSame = (a: Witness, b: Witness) => a.digest === b.digest && samePlace(a.from, b.from) && samePlace(a.to, b.to);
+const isSame = (a: Witness, b: Witness) => a.mark === b.mark && samePlace(a.from, b.from) && samePlace(a.to, b.to);
 
 /** Whether no other timeline that left its parent at the same place can have the bytes of a chunk. */
 async function isTelling(own: OwnLog, chunk: Witness, { begin }: Timeline): Promise<boolean> {
