@@ -1,4 +1,5 @@
 import type { Place } from '../core/keys.ts';
+import type { Override } from '../core/limits.ts';
 import type { Position } from '../core/position.ts';
 import type { CopyStatus } from '../core/status.ts';
 
@@ -111,6 +112,34 @@ export interface Twin {
   readonly format: number;
   readonly time: string;
   readonly streams: readonly TwinStream[];
+  /** Absent where an older version tells nothing of it. */
+  readonly bandwidth?: TwinBandwidth;
+}
+
+/** Rates in bytes a second. */
+export interface TwinBandwidth {
+  /** What counts now; null: nothing is limited. */
+  readonly link: number | null;
+  readonly classes: readonly {
+    /** `shipping`, `slow`, … */
+    readonly name: string;
+    /** Null: no rate of its own. */
+    readonly guaranteed: number | null;
+    /** What it was given lately. */
+    readonly measured: number;
+  }[];
+  /** Overrides that can't be honoured here now, and so have no effect. */
+  readonly refused: readonly { readonly id: string; readonly reason: string }[];
+}
+
+/** What operators changed of the bandwidth limits, for a time. Who reads decides which of it counts when. */
+export interface LimitsBoard {
+  list(): Promise<Override[]>;
+  add(override: Override): Promise<void>;
+  /** Absent is success. */
+  remove(ids: readonly string[]): Promise<void>;
+  /** All that is there now, and again whenever that has changed, until the signal; reconnects by itself. */
+  watch(signal: AbortSignal): AsyncIterable<readonly Override[]>;
 }
 
 export interface TwinBoard {
@@ -169,6 +198,7 @@ export interface Coordination {
   readonly archives: ArchiveMemory;
   readonly twins: TwinBoard;
   readonly requests: RequestBoard;
+  readonly limits: LimitsBoard;
   elector(stream: string): Elector;
   overview(): Promise<Overview>;
   /** For /readyz and metrics; never waits. */

@@ -5,6 +5,7 @@ import { Client, type TlsPaths } from './etcd/client.ts';
 import { Elections, first } from './etcd/election.ts';
 import { Keys } from './etcd/keys.ts';
 import { type Entry, rangeRequest, toEntry, transact } from './etcd/kv.ts';
+import { EtcdLimits } from './etcd/limits.ts';
 import { EtcdRequests } from './etcd/requests.ts';
 import { Session } from './etcd/session.ts';
 import { EtcdTwins, toTwins } from './etcd/twins.ts';
@@ -48,6 +49,7 @@ export async function openEtcd(options: EtcdOptions): Promise<Coordination> {
     archives: new EtcdArchives(common),
     twins: new EtcdTwins({ ...common, session, node, namesakeMs: ttlMs + EXPIRY_MARGIN_MS }),
     requests: new EtcdRequests(common),
+    limits: new EtcdLimits(common),
     elector: (stream) => elections.elector(stream),
     overview: () => overview(client, keys),
     health: () => ({ reachable: client.reachable, leaseRemainingMs: session.current?.remainingMs() ?? null }),

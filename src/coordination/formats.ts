@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { CLASSES, type Override } from '../core/limits.ts';
 import { positionSchema } from '../core/position.ts';
 import { COPY_STATES, type CopyStatus } from '../core/status.ts';
 import type {
@@ -9,6 +10,7 @@ import type {
   Promotion,
   RememberedArchive,
   Twin,
+  TwinBandwidth,
 } from './coordination.ts';
 
 /**
@@ -47,6 +49,12 @@ const copyStatus: z.ZodType<CopyStatus> = z.object({
   reason: z.string().exactOptional(),
 });
 
+const bandwidth: z.ZodType<TwinBandwidth> = z.object({
+  link: z.number().nullable(),
+  classes: z.array(z.object({ name: z.string(), guaranteed: z.number().nullable(), measured: z.number() })),
+  refused: z.array(z.object({ id: z.string(), reason: z.string() })),
+});
+
 const twin: z.ZodType<Twin> = z.object({
   node: z.string(),
   version: z.string(),
@@ -66,6 +74,7 @@ const twin: z.ZodType<Twin> = z.object({
       generation: z.int().nonnegative().exactOptional(),
     }),
   ),
+  bandwidth: bandwidth.exactOptional(),
 });
 
 const request: z.ZodType<OperatorRequest> = z.object({
@@ -74,6 +83,20 @@ const request: z.ZodType<OperatorRequest> = z.object({
   head: z.string().exactOptional(),
   by: z.string(),
   time: z.string(),
+});
+
+const override: z.ZodType<Override> = z.object({
+  id: z.string(),
+  node: z.string().exactOptional(),
+  change: z.object({
+    link: z.number().positive().exactOptional(),
+    shipping: z.number().min(0).max(1).exactOptional(),
+    classes: z.partialRecord(z.enum(CLASSES), z.number().nonnegative()).exactOptional(),
+  }),
+  fromMs: z.number(),
+  untilMs: z.number().nullable(),
+  by: z.string(),
+  placedMs: z.number(),
 });
 
 const answer: z.ZodType<Answer> = z.object({ ok: z.boolean(), message: z.string() });
@@ -129,6 +152,7 @@ export const readCursor = reader(cursor);
 export const readArchive = reader(rememberedArchive);
 export const readSecret = reader(secret);
 export const readPromotion = reader(promotion);
+export const readOverride = reader(override);
 export const readRequest = reader(keptRequest);
 export const readTwin = reader(keptTwin);
 export const readDaemon = reader(keptDaemon);

@@ -13,6 +13,7 @@ import type {
 import { type KeptDaemon, type KeptTwin, overviewOf, readCursor, readPromotion, readTwin } from './formats.ts';
 import { generationFile, SoloArchives, SoloRequests } from './solo/boards.ts';
 import { Folder } from './solo/folder.ts';
+import { SoloLimits } from './solo/limits.ts';
 import { livingDaemon, lock, unlock } from './solo/lock.ts';
 import { poll } from './solo/poll.ts';
 
@@ -36,6 +37,7 @@ export async function openSolo({ node, stateDir }: SoloOptions): Promise<Coordin
     archives: new SoloArchives(folder),
     twins: new SoloTwins(folder, daemon),
     requests: new SoloRequests(folder),
+    limits: new SoloLimits(folder),
     elector: (stream) => daemon.elector(stream),
     overview: () => overview(folder),
     health: () => ({ reachable: true, leaseRemainingMs: null }),

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import type { Coordination, Cursor, OperatorRequest, Twin } from '../../src/coordination/coordination.ts';
+import type { Override } from '../../src/core/limits.ts';
 import { Deposed } from '../../src/errors.ts';
 
 export interface Cluster {
@@ -33,6 +34,14 @@ export const twinOf = (node: string, role: Twin['streams'][number]['role'] = 'st
   streams: [{ name: 'orders', role, ready: true, reason: 'resume', lagBytes: 0, lagSeconds: null, config: 'c' }],
 });
 
+const LIMIT: Override = {
+  id: 'one',
+  change: { link: 1_000_000, shipping: 0.25, classes: { slow: 1_000 } },
+  fromMs: 5,
+  untilMs: null,
+  by: 'dba',
+  placedMs: 5,
+};
 const HANDOVER: OperatorRequest = { kind: 'handover', to: 'b', by: 'dba', time: '2026-11-01T00:00:00.000Z' };
 const never = new AbortController().signal;
 
@@ -298,6 +307,29 @@ export function describeCoordination(name: string, { start, twins }: ContractOpt
         const brief = AbortSignal.timeout(150);
         for await (const pending of a.requests.watch('orders', brief)) throw new Error(`${pending.key} lingers`);
       });
+    });
+
+    test('what operators change of the limits is listed, and every daemon hears of it, until it is taken back', async () => {
+      const [a, visitor] = [await open('a'), await open('visitor')];
+      expect(await visitor.limits.list()).toEqual([]);
+      const stop = new AbortController();
+      const heard: string[][] = [];
+      for await (const overrides of a.limits.watch(stop.signal)) {
+        heard.push(overrides.map(({ id }) => id).sort());
+        if (heard.length === 1) await visitor.limits.add(LIMIT);
+        if (heard.length === 2) await visitor.limits.add({ ...LIMIT, id: 'two', node: 'a', untilMs: 9 });
+        if (heard.length === 3) {
+          const listed = await a.limits.list();
+          expect(listed.toSorted((x, y) => (x.id < y.id ? -1 : 1))).toEqual([
+            LIMIT,
+            { ...LIMIT, id: 'two', node: 'a', untilMs: 9 },
+          ]);
+          await visitor.limits.remove(['one', 'absent']);
+        }
+        if (heard.length === 4) stop.abort();
+      }
+      expect(heard).toEqual([[], ['one'], ['one', 'two'], ['two']]);
+      expect((await a.overview()).streams).toEqual([]);
     });
 
     test('the overview shows streams, masters, cursors and twins', async () => {

@@ -7,6 +7,7 @@ import type {
   CursorBoard,
   Elector,
   Leadership,
+  LimitsBoard,
   OperatorRequest,
   Overview,
   PendingRequest,
@@ -17,7 +18,9 @@ import type {
   TwinBoard,
 } from '../../src/coordination/coordination.ts';
 import { overviewOf, stands } from '../../src/coordination/formats.ts';
+import type { Override } from '../../src/core/limits.ts';
 import { abortReason, Deposed, ShipmateError } from '../../src/errors.ts';
+import { MemoryLimits } from './memory-limits.ts';
 
 /** A lease: what stands under it goes with it. */
 interface Lease {
@@ -47,6 +50,7 @@ interface HubStream {
 export class MemoryHub {
   readonly streams = new Map<string, HubStream>();
   readonly nodes = new Map<string, { lease: Lease; twin: Twin }>();
+  readonly limits = new Map<string, Override>();
   readonly #clients = new Set<MemoryCoordination>();
   #revision = 0n;
   #names = 0;
@@ -67,6 +71,7 @@ export class MemoryHub {
   wipe(): void {
     this.streams.clear();
     this.nodes.clear();
+    this.limits.clear();
     this.#revision = 0n;
     for (const client of this.#clients) client.expire();
     this.changed();
@@ -122,6 +127,7 @@ export class MemoryCoordination implements Coordination {
   readonly archives: ArchiveMemory;
   readonly twins: TwinBoard;
   readonly requests: RequestBoard;
+  readonly limits: LimitsBoard;
   readonly #electors = new Map<string, MemoryElector>();
   #connected = true;
   #ranOut = false;
@@ -137,6 +143,7 @@ export class MemoryCoordination implements Coordination {
     this.archives = new MemoryArchives(this);
     this.twins = new MemoryTwins(this);
     this.requests = new MemoryRequests(this);
+    this.limits = new MemoryLimits(this);
   }
 
   elector(stream: string): MemoryElector {

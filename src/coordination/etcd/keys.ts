@@ -43,6 +43,14 @@ export class Keys {
     return `${this.streams}${stream}/requests/`;
   }
 
+  /** Prefix of what operators changed of the bandwidth limits. */
+  get limits(): string {
+    return `${this.#root}/limits/`;
+  }
+  limit(id: string): string {
+    return `${this.limits}${id}`;
+  }
+
   /** `streams/orders/leader/1f` is `{stream: 'orders', kind: 'leader'}`. */
   parse(key: string): { stream: string; kind: string } | null {
     if (!key.startsWith(this.streams)) return null;
