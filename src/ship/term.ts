@@ -12,6 +12,7 @@ import type { Position } from '../core/position.ts';
 import { Discontinuity } from '../errors.ts';
 import type { StreamMetrics } from '../metrics.ts';
 import type { LogSlice, LogSource } from '../source/source.ts';
+import { Acknowledgement } from './acknowledge.ts';
 import { Chunker, type Cut } from './chunker.ts';
 import { cursorOf } from './cursor.ts';
 import { Latest } from './latest.ts';
@@ -32,7 +33,9 @@ export interface TermOptions {
   readonly trouble: Trouble;
   /** Monotonic, milliseconds. */
   readonly nowMs: () => number;
-  readonly onSettled: (end: ChainEnd) => void;
+  /** Which stores must hold what the source is acknowledged; by default the primary alone. */
+  readonly acknowledgement?: Acknowledgement;
+  readonly onSettled: (end: ChainEnd, chunk: Chunk) => void;
 }
 
 /** How long what a term has under way may take to end: the lease is never held for what hangs. */
@@ -48,7 +51,7 @@ export class Term {
   readonly #chunker: Chunker;
   readonly #ending = new AbortController();
   readonly #toSave: Latest<ChainEnd>;
-  readonly #toAcknowledge: Latest<Position>;
+  readonly #acknowledgement: Acknowledgement;
   #readUpTo: Position | null;
   #lastCutMs = Number.NEGATIVE_INFINITY;
 
@@ -58,7 +61,8 @@ export class Term {
     this.#readUpTo = opened.position;
     this.#chunker = new Chunker({ maxBytes: chunk.maxBytes, pool, nowMs });
     this.#toSave = new Latest(opened);
-    this.#toAcknowledge = new Latest(opened.position);
+    this.#acknowledgement = options.acknowledgement ?? new Acknowledgement(1);
+    this.#acknowledgement.settled(opened);
     this.#window = new UploadWindow(opened, {
       archive,
       writer,
@@ -183,8 +187,8 @@ export class Term {
       writeToDurableMs: nowMs() - cut.readAtMs,
     });
     this.#toSave.set(this.#window.settled);
-    this.#toAcknowledge.set(header.to);
-    onSettled(this.#window.settled);
+    this.#acknowledgement.settled(this.#window.settled);
+    onSettled(this.#window.settled, header);
   }
 
   /** Rule 7: what is settled is saved as the cursor; a failed compare of the leader key ends the term. */
@@ -192,7 +196,7 @@ export class Term {
     const { cursors, leadership, trouble } = this.#options;
     for (;;) {
       await this.#toSave.next(signal);
-      await retry(() => cursors.save(cursorOf(this.end), leadership), {
+      await retry(() => cursors.save(cursorOf(this.end, this.#acknowledgement), leadership), {
         signal,
         onFailure: trouble.reporter('coordination'),
         maxMs: 1_000,
@@ -201,12 +205,17 @@ export class Term {
     }
   }
 
-  /** Neither waits for the other: what is settled stays in the chain whatever etcd says. */
+  /**
+   * Neither waits for the other: what is settled stays in the chain whatever etcd says. Where copies count, the twins are
+   * told as well, who acknowledge on their own servers.
+   */
   async #acknowledge(signal: AbortSignal): Promise<never> {
     const { source, trouble } = this.#options;
     for (;;) {
-      const upTo = await this.#toAcknowledge.next(signal);
-      await retry(() => source.acknowledge(upTo), { signal, onFailure: trouble.reporter('acknowledge') });
+      const { position } = await this.#acknowledgement.next(signal);
+      if (this.#acknowledgement.stores > 1) this.#toSave.set(this.end);
+      if (position === null) continue;
+      await retry(() => source.acknowledge(position), { signal, onFailure: trouble.reporter('acknowledge') });
       trouble.clear('acknowledge');
     }
   }
