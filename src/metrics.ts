@@ -34,12 +34,23 @@ export interface StreamMetrics {
   alarm(name: string, stands: boolean): void;
 }
 
+/** What is sent to stores, of all streams together; classes are `shipping`, `slow`, … */
+export interface BandwidthMetrics {
+  /** Bytes that may be sent from now on, and how long they waited for that. */
+  sent(sent: { readonly name: string; readonly bytes: number; readonly waitedMs: number }): void;
+  /** Bytes a second; null: nothing is limited. */
+  limits(rates: { readonly link: number; readonly guaranteed: Readonly<Record<string, number>> } | null): void;
+  /** How many changes that operators asked for can't be honoured now. */
+  refused(count: number): void;
+}
+
 /** The daemon's numbers for Prometheus. Nothing is registered globally: several can live in one process. */
 export class Metrics {
   readonly #registry = new Registry();
   readonly #streams: ReturnType<typeof streamCollectors>;
   readonly #reachable: Gauge;
   readonly #leaseRemaining: Gauge;
+  readonly bandwidth: BandwidthMetrics;
 
   constructor({ version, node }: { readonly version: string; readonly node: string }) {
     const registers = [this.#registry];
@@ -61,6 +72,7 @@ export class Metrics {
       registers,
     });
     this.#leaseRemaining.remove();
+    this.bandwidth = bandwidthMetrics(registers);
     this.#streams = streamCollectors(registers);
   }
 
@@ -127,6 +139,43 @@ function forgetCopy(all: ReturnType<typeof streamCollectors>, stream: string, st
   all.copyLagBytes.remove({ stream, store });
   all.copyLagSeconds.remove({ stream, store });
   for (const state of COPY_STATES) all.copyState.remove({ stream, store, state });
+}
+
+function bandwidthMetrics(registers: Registry[]): BandwidthMetrics {
+  const of = { labelNames: ['class'], registers };
+  const bytes = new Counter({
+    name: 'shipmate_bandwidth_bytes_total',
+    help: 'Bytes sent to stores, by bandwidth class.',
+    ...of,
+  });
+  const waited = new Counter({
+    name: 'shipmate_bandwidth_waited_seconds_total',
+    help: 'How long they waited to be sent, each chunk by itself.',
+    ...of,
+  });
+  const limit = new Gauge({
+    name: 'shipmate_bandwidth_limit_bytes',
+    help: 'Bytes a second that a class is guaranteed, and of the link (class="link") what it carries. Absent without limits.',
+    ...of,
+  });
+  const refused = new Gauge({
+    name: 'shipmate_bandwidth_refused',
+    help: 'Changes of the limits that operators asked for and that can not be honoured now.',
+    registers,
+  });
+  return {
+    sent({ name, bytes: count, waitedMs }) {
+      bytes.inc({ class: name }, count);
+      waited.inc({ class: name }, waitedMs / 1000);
+    },
+    limits(rates) {
+      limit.reset();
+      for (const [name, rate] of Object.entries(rates ? { link: rates.link, ...rates.guaranteed } : {})) {
+        limit.set({ class: name }, rate);
+      }
+    },
+    refused: (count) => refused.set(count),
+  };
 }
 
 function setOrRemove(gauge: Gauge, labels: Record<string, string>, value: number | null): void {

@@ -4,6 +4,7 @@ import { FORMAT_VERSION } from '../core/header.ts';
 import type { Log } from '../core/log.ts';
 import { messageOf, ShipmateError } from '../errors.ts';
 import type { Metrics } from '../metrics.ts';
+import type { BandwidthLimits } from './limits.ts';
 import type { StreamShipper } from './stream.ts';
 import type { Wake } from './wake.ts';
 
@@ -14,6 +15,8 @@ export interface DaemonOptions {
   readonly coordination: Coordination;
   readonly metrics: Metrics;
   readonly log: Log;
+  /** What may be sent; absent where nothing asks, in tests. */
+  readonly limits?: BandwidthLimits;
   /** Nudged whenever a stream's published state has changed. */
   readonly changed: Wake;
 }
@@ -29,6 +32,7 @@ export async function runDaemon(options: DaemonOptions, signal: AbortSignal): Pr
   const running = AbortSignal.any([signal, failed.signal]);
   const publishing = new AbortController();
   const published = publish(options, publishing.signal);
+  const limited = options.limits?.keep(publishing.signal);
   const guard = (task: Promise<void>) =>
     task.catch((error) => {
       if (!failed.signal.aborted) failed.abort(error);
@@ -38,13 +42,13 @@ export async function runDaemon(options: DaemonOptions, signal: AbortSignal): Pr
   });
   await Promise.all(options.streams.map((stream) => guard(stream.run(running))));
   publishing.abort(new Error('stopped'));
-  await watching;
+  await Promise.all([watching, limited]);
   if (failed.signal.aborted) throw failed.signal.reason;
 }
 
 /** Tells the twins how every stream stands, on change and twice a second. */
 async function publish(
-  { node, version, streams, coordination, metrics, log, changed }: DaemonOptions,
+  { node, version, streams, coordination, metrics, log, limits, changed }: DaemonOptions,
   signal: AbortSignal,
 ) {
   let failure: string | null = null;
@@ -55,6 +59,7 @@ async function publish(
       format: FORMAT_VERSION,
       time: new Date().toISOString(),
       streams: await Promise.all(streams.map((stream) => stream.state())),
+      ...(limits && { bandwidth: limits.state() }),
     };
     try {
       metrics.coordination(coordination.health());

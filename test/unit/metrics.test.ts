@@ -76,6 +76,25 @@ test('what happened to a stream is there to alert on', async () => {
   expect(text).toContain('shipmate_alarm{stream="orders",alarm="gap"} 0');
 });
 
+test('what was sent adds up by class, and only the limits that count now are told', async () => {
+  const metrics = open();
+  metrics.bandwidth.sent({ name: 'slow', bytes: 100, waitedMs: 1500 });
+  metrics.bandwidth.sent({ name: 'slow', bytes: 50, waitedMs: 0 });
+  metrics.bandwidth.limits({ link: 1000, guaranteed: { shipping: 500, slow: 100 } });
+  metrics.bandwidth.limits({ link: 900, guaranteed: { shipping: 450 } });
+  metrics.bandwidth.refused(1);
+  const text = await metrics.text();
+  expect(text).toContain('shipmate_bandwidth_bytes_total{class="slow"} 150');
+  expect(text).toContain('shipmate_bandwidth_waited_seconds_total{class="slow"} 1.5');
+  expect(text).toContain('shipmate_bandwidth_refused 1');
+  expect(await linesOf(metrics, 'shipmate_bandwidth_limit_bytes')).toEqual([
+    'shipmate_bandwidth_limit_bytes{class="link"} 900',
+    'shipmate_bandwidth_limit_bytes{class="shipping"} 450',
+  ]);
+  metrics.bandwidth.limits(null);
+  expect(await linesOf(metrics, 'shipmate_bandwidth_limit_bytes')).toEqual([]);
+});
+
 test('the process and the build are told, and two daemons in one process do not mix', async () => {
   const [one, other] = [open(), open()];
   one.stream('orders').deposed();
