@@ -1,7 +1,9 @@
 import { type AdminServer, startAdmin } from './admin/server.ts';
 import type { Opener } from './archive/identity.ts';
 import { openBlockPool } from './codec/blocks.ts';
-import { openEncoder } from './codec/encoder.ts';
+import { WitnessSecret } from './archive/secret.ts';
+import { parseRecipient } from './codec/age-keys.ts';
+import { type Encoder, encrypting, openEncoder } from './codec/encoder.ts';
 import { type Config, readPassword, type StreamConfig, sharedDigest, slotOf, storeOf, streamOf } from './config.ts';
 import type { ArchiveMemory, Coordination } from './coordination/coordination.ts';
 import { openEtcd } from './coordination/etcd.ts';
@@ -10,6 +12,7 @@ import { Folder } from './coordination/solo/folder.ts';
 import { openSolo } from './coordination/solo.ts';
 import type { Log } from './core/log.ts';
 import { statusReport } from './core/status.ts';
+import { messageOf, UsageError } from './errors.ts';
 import { createLog, type NodeLog } from './log.ts';
 import { Metrics } from './metrics.ts';
 import { runDaemon } from './ship/daemon.ts';
@@ -122,6 +125,7 @@ export async function withOpener<T>(
       node: config.node,
       identity: await source.identity(),
       memories: [coordination.archives, localMemory(config, coordination)],
+      encrypts: stream.recipients.length > 0,
       signal: new AbortController().signal,
     });
   } finally {
@@ -131,6 +135,28 @@ export async function withOpener<T>(
 
 function localMemory(config: Config, coordination: Coordination): ArchiveMemory {
   return coordination.kind === 'solo' ? coordination.archives : new SoloArchives(new Folder(config.stateDir, 'local'));
+}
+
+/** What compares a stream's encrypted chunks with its log. */
+export function secretOf(config: Config, stream: string, coordination: Coordination): WitnessSecret {
+  return new WitnessSecret({ stream, memories: [coordination.archives, localMemory(config, coordination)] });
+}
+
+/** Throws UsageError where a recipient was mistyped: nobody could read what is encrypted for it. */
+export function demandRecipients({ name, recipients }: StreamConfig): void {
+  for (const [index, recipient] of recipients.entries()) {
+    try {
+      parseRecipient(recipient);
+    } catch (error) {
+      const hint = error instanceof UsageError ? error.hint : undefined;
+      throw new UsageError(`streams.${name}.encrypt.recipients[${index}]: ${messageOf(error)}`, hint);
+    }
+  }
+}
+
+function encoderOf(stream: StreamConfig, encoder: Encoder, secret: WitnessSecret): Encoder {
+  const { recipients } = stream;
+  return recipients.length > 0 ? encrypting(encoder, { recipients, secret: () => secret.read() }) : encoder;
 }
 
 export interface DaemonStart {
@@ -155,6 +181,7 @@ export interface Daemon {
 /** Puts a daemon together and lets it run. Waits for nothing outside this process but the listening port. */
 export async function startDaemon(config: Config, start: DaemonStart): Promise<Daemon> {
   const { init, force = false, log = createLog({ node: config.node }), decorateStore = (store) => store } = start;
+  for (const stream of Object.values(config.streams)) demandRecipients(stream);
   const metrics = new Metrics({ version, node: config.node });
   const coordination = await openCoordination(config, log);
   const streams = Object.values(config.streams);
@@ -164,27 +191,32 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   const blockBytes = Math.max(SLICE_BYTES, ...streams.map(({ chunk }) => chunk.maxBytes));
   // Each stream gathers in one block; beyond that, enough for the encoder's threads to stay busy.
   const pool = openBlockPool({ blockBytes, maxBytes: Math.max(POOL_BYTES, (streams.length + 2) * blockBytes) });
-  const stores = await Promise.all(streams.map(({ plan }) => openStore(config, plan.primary)));
+  const numbers = streams.map(({ name }) => metrics.stream(name));
+  const stores = numbers.map((number) =>
+    storesOpener(config, (store) =>
+      countedStore(decorateStore(store), (outcome) => number.upload(store.name, outcome)),
+    ),
+  );
+  await Promise.all(streams.map(({ plan }, index) => stores[index]!(plan.primary))); // a config that can't work is told at once
   const shippers = streams.map((stream, index) => {
     const streamLog = log.child({ stream: stream.name });
     const source = openSource(stream, { node: config.node, log: streamLog });
     sources.push(source);
-    const store = decorateStore(stores[index]!);
-    const streamMetrics = metrics.stream(stream.name);
     return new StreamShipper({
       name: stream.name,
       node: config.node,
       cluster: config.cluster,
       source,
-      store: countedStore(store, (outcome) => streamMetrics.upload(store.name, outcome)),
+      plan: stream.plan,
+      openStore: stores[index]!,
       coordination,
       memory: localMemory(config, coordination),
       chunk: stream.chunk,
       pool,
-      encoder,
-      metrics: streamMetrics,
+      encoder: encoderOf(stream, encoder, secretOf(config, stream.name, coordination)),
+      metrics: numbers[index]!,
       log: streamLog,
-      config: sharedDigest(config, stream),
+      config: (primary) => sharedDigest(config, stream, primary),
       init,
       force,
       onChange: () => changed.nudge(),
@@ -223,6 +255,19 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
       stopping.abort(new Error('the daemon was told to stop'));
       await done;
     },
+  };
+}
+
+/** Opens a stream's stores, each when it is first needed. */
+function storesOpener(config: Config, decorate: (store: ObjectStore) => ObjectStore) {
+  const opened = new Map<string, Promise<ObjectStore>>();
+  return (name: string): Promise<ObjectStore> => {
+    const known = opened.get(name);
+    if (known) return known;
+    const opening = openStore(config, name).then(decorate);
+    opening.catch(() => opened.delete(name));
+    opened.set(name, opening);
+    return opening;
   };
 }
 

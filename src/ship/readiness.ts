@@ -11,6 +11,8 @@ import { Wake } from './wake.ts';
 
 export interface ReadinessOptions {
   readonly archive: Archive;
+  /** Store generation of the archive as it was opened. */
+  readonly generation: number;
   readonly source: LogSource;
   readonly cursors: CursorBoard;
   readonly trouble: Trouble;
@@ -137,7 +139,7 @@ export class Readiness {
    * went back in time (rule 9).
    */
   async #findEnd(): Promise<ChainEnd> {
-    const { archive, cursors, trouble } = this.#options;
+    const { archive, cursors, trouble, generation } = this.#options;
     const { stream } = archive.info;
     let cursor: Cursor | null = null;
     try {
@@ -147,7 +149,10 @@ export class Readiness {
       trouble.report('coordination', error);
     }
     const known = this.#end?.last ? { ...this.#end.last, digest: this.#end.digest } : null;
-    const told = cursor?.archive === archive.info.archive ? cursor : null;
+    // One of another generation is of another store's chain: here it would look like a store that went back in time.
+    const isOfThisChain =
+      cursor?.archive === archive.info.archive && (cursor.generation ?? 0) === (this.#end?.generation ?? generation);
+    const told = isOfThisChain ? cursor : null;
     return findEnd(archive, told && known && comparePlaces(told, known) < 0 ? known : (told ?? known));
   }
 

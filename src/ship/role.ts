@@ -6,12 +6,13 @@ import type { Encoder } from '../codec/encoder.ts';
 import type { Coordination, Leadership, Role } from '../coordination/coordination.ts';
 import { backoffMs } from '../core/backoff.ts';
 import type { ChainEnd, Met } from '../core/chain.ts';
-import type { Read } from '../core/header.ts';
+import type { Chunk, Read } from '../core/header.ts';
 import { placeText } from '../core/keys.ts';
 import type { Log } from '../core/log.ts';
 import { Deposed, Discontinuity, messageOf, ShipmateError } from '../errors.ts';
 import type { StreamMetrics } from '../metrics.ts';
 import type { Located, LogSource } from '../source/source.ts';
+import type { Acknowledgement } from './acknowledge.ts';
 import { cursorOf } from './cursor.ts';
 import { type Desk, HandedOver } from './desk.ts';
 import type { Readiness } from './readiness.ts';
@@ -21,6 +22,8 @@ import type { Trouble } from './trouble.ts';
 export interface RoleContext {
   readonly node: string;
   readonly archive: Archive;
+  /** The same, for chunks: these may have to wait for bandwidth. */
+  readonly uploads: Archive;
   readonly source: LogSource;
   readonly coordination: Coordination;
   readonly readiness: Readiness;
@@ -34,7 +37,9 @@ export interface RoleContext {
   /** The claim that owns term 1, where this daemon has just created the archive: for its first campaign. */
   readonly firstClaim: string | null;
   readonly enter: (role: Role) => void;
-  readonly onSettled: (end: ChainEnd) => void;
+  /** Which stores must hold what the source is acknowledged. */
+  readonly acknowledgement: Acknowledgement;
+  readonly onSettled: (end: ChainEnd, chunk?: Chunk) => void;
 }
 
 /** How long leaving may take to save the settled cursor: the lease is never held for a slow link. */
@@ -70,7 +75,6 @@ export async function keepRole(context: RoleContext, signal: AbortSignal): Promi
     }
     claim = newClaim();
   }
-  context.enter('stopped');
 }
 
 /** Waits until this twin could take over, and is elected; steps out of the queue as soon as it no longer could. */
@@ -136,6 +140,7 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
     log.info(`master of term ${end.term}: ${located.result}`, { reason: located.reason, position: end.position });
     const term = new Term(end, {
       ...context,
+      archive: context.uploads,
       cursors: coordination.cursors,
       leadership,
       writer,
@@ -172,10 +177,11 @@ function demandAllowed({ desk, archive }: RoleContext, end: ChainEnd, located: L
 }
 
 /** The settled cursor spares the successor a walk; it is a hint, so failing to save it is no failure. */
-async function saveOnLeaving({ coordination, log }: RoleContext, end: ChainEnd, leadership: Leadership): Promise<void> {
+async function saveOnLeaving(context: RoleContext, end: ChainEnd, leadership: Leadership): Promise<void> {
+  const { coordination, log, acknowledgement } = context;
   if (leadership.signal.aborted) return;
   try {
-    await within(LEAVE_MS, coordination.cursors.save(cursorOf(end), leadership));
+    await within(LEAVE_MS, coordination.cursors.save(cursorOf(end, acknowledgement), leadership));
   } catch (error) {
     log.info(`left without saving the last cursor: ${messageOf(error)}`);
   }

@@ -1,44 +1,36 @@
-import { type Opener, openArchive } from '../archive/identity.ts';
+import { remember, standingPromotion } from '../archive/generation.ts';
 import { patient } from '../archive/patient-store.ts';
 import { pause, retry, within } from '../archive/retry.ts';
-import { type Archive, findEnd, readPlace } from '../archive/walk.ts';
+import type { Archive } from '../archive/walk.ts';
 import type { BlockPool } from '../codec/blocks.ts';
 import type { Encoder } from '../codec/encoder.ts';
-import type { ArchiveMemory, Coordination, Role, TwinStream } from '../coordination/coordination.ts';
+import type { Role, TwinStream } from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
 import type { Result } from '../core/header.ts';
-import type { Log } from '../core/log.ts';
 import type { Position } from '../core/position.ts';
-import { ShipmateError, UsageError } from '../errors.ts';
-import type { StreamMetrics } from '../metrics.ts';
-import type { Backlog, LogSource } from '../source/source.ts';
+import { ShipmateError } from '../errors.ts';
+import type { Backlog } from '../source/source.ts';
 import type { ObjectStore } from '../store/store.ts';
+import { Acknowledgement } from './acknowledge.ts';
+import { Copies, type CopyPlan } from './copies.ts';
 import { Desk } from './desk.ts';
+import type { Share } from './governor.ts';
 import { Inspection } from './inspection.ts';
 import { handOnWhenOutpaced, PACE, type Pace } from './outpaced.ts';
+import { type OpenedPrimary, openPrimary, type PrimaryOptions } from './primary.ts';
 import { Readiness } from './readiness.ts';
 import { keepRole } from './role.ts';
 import { Trouble } from './trouble.ts';
 
-export interface StreamOptions {
-  readonly name: string;
-  readonly node: string;
-  readonly cluster: string;
-  readonly source: LogSource;
-  readonly store: ObjectStore;
-  readonly coordination: Coordination;
-  /** Archive ids that this host remembers. */
-  readonly memory: ArchiveMemory;
+export interface StreamOptions extends PrimaryOptions {
   readonly chunk: { readonly maxBytes: number; readonly maxDelayMs: number };
   readonly pool: BlockPool;
   readonly encoder: Encoder;
-  readonly metrics: StreamMetrics;
-  readonly log: Log;
-  /** Digest of the config that must agree between twins. */
-  readonly config: string;
-  readonly init: boolean;
-  /** Solo: seal a term of another node. */
-  readonly force: boolean;
+  /** The store as chunks are written to it: they may have to wait for bandwidth, where openings and seals do not. */
+  readonly throttled?: (store: ObjectStore) => ObjectStore;
+  readonly plan: CopyPlan & { readonly primary: string };
+  /** A part of the bandwidth for each copy; without it copies are not held back. */
+  readonly share?: () => Share;
   /** When a twin is so far ahead that it is handed the term; for tests. */
   readonly pace?: Pace;
   /** Told when what this twin publishes has changed. */
@@ -60,8 +52,11 @@ export class StreamShipper {
   /** Where the present term, or the last one, began. */
   #began: Position | null = null;
   #archive: Archive | null = null;
-  #opened: string | null = null;
+  #opened: OpenedPrimary | null = null;
+  /** Why it could not be opened so far. */
+  #refusal: string | null = null;
   #inspection: Inspection | null = null;
+  #copies: Copies | null = null;
   #measuring: Promise<Backlog> | null = null;
 
   constructor(options: StreamOptions) {
@@ -91,11 +86,24 @@ export class StreamShipper {
 
   /** Runs until the signal aborts; returns after leaving in order, throws what an operator must look at. */
   async run(signal: AbortSignal): Promise<void> {
-    const { coordination, name, node, log, metrics, onChange } = this.#options;
-    const opened = await this.#open(signal);
-    if (opened === null) return;
-    const { claim } = opened;
-    const archive = { ...opened.archive, store: patient(opened.archive.store, READS) };
+    while (!signal.aborted) {
+      const opened = await this.#open(signal);
+      if (opened) await this.#serve(opened, signal);
+    }
+    this.#enter('stopped');
+  }
+
+  /** Keeps this twin's role in the archive that was opened, until the signal aborts or another store becomes the primary. */
+  async #serve(opened: OpenedPrimary, until: AbortSignal): Promise<void> {
+    const {
+      archive: { info, store },
+      generation,
+      claim,
+    } = opened;
+    const { coordination, name, node, log, metrics, onChange, throttled = (same) => same } = this.#options;
+    const moved = new AbortController();
+    const signal = AbortSignal.any([until, moved.signal]);
+    const archive = { info, store: patient(store, READS) };
     this.#archive = archive;
     const desk = new Desk({
       stream: name,
@@ -109,19 +117,27 @@ export class StreamShipper {
     });
     const readiness = new Readiness({
       archive,
+      generation,
       source: this.#options.source,
       cursors: coordination.cursors,
       trouble: this.#trouble,
       accepted: (located, end) => desk.accepts(located, end),
       standsBack: () => desk.standsBack,
+      ack: this.#options.plan.ack,
       onChange,
     });
     this.#readiness = readiness;
     const inspection = new Inspection({ ...this.#options, at: () => readiness.at });
     this.#inspection = inspection;
+    const plan = { ...this.#options.plan, copies: opened.copies };
+    const acknowledgement = new Acknowledgement(plan.ack);
+    const isMaster = () => this.#role === 'master';
+    const copies = new Copies({ ...this.#options, archive, plan, isMaster, acknowledgement });
+    this.#copies = copies;
     const attending = Promise.allSettled([
+      copies.keep(signal),
       desk.attend(signal),
-      this.#keepRemembered(archive, signal),
+      this.#keepRemembered(archive, generation, { signal, leave: (why) => moved.abort(why) }),
       inspection.keep(signal),
       handOnWhenOutpaced(
         {
@@ -130,7 +146,7 @@ export class StreamShipper {
           pace: this.#options.pace ?? PACE,
           twins: coordination.twins,
           requests: coordination.requests,
-          isMaster: () => this.#role === 'master',
+          isMaster,
         },
         signal,
       ),
@@ -139,12 +155,15 @@ export class StreamShipper {
       {
         ...this.#options,
         archive,
+        uploads: { info, store: throttled(archive.store) },
         readiness,
         desk,
         trouble: this.#trouble,
         firstClaim: claim,
+        acknowledgement,
         enter: (role) => this.#enter(role),
-        onSettled: (end) => {
+        onSettled: (end, chunk) => {
+          copies.settled(end, chunk);
           if (end.slot === 1) this.#began = end.position;
           this.#settled = end;
           metrics.cursor(end.last ?? end);
@@ -157,7 +176,8 @@ export class StreamShipper {
 
   /** What this twin tells the others, measured now; a source that can't be measured has no lag, not none. */
   async state(): Promise<TwinStream> {
-    const { name, metrics, config } = this.#options;
+    const { name, metrics, plan, config } = this.#options;
+    const { generation = 0, config: shared = config(plan.primary) } = this.#opened ?? {};
     const backlog = await this.#ownBacklog();
     const lagBytes = backlog?.bytes ?? null;
     const lagSeconds = backlog && lagSince(backlog);
@@ -167,12 +187,21 @@ export class StreamShipper {
     metrics.readiness({ ready, result });
     metrics.alarm('gap', result === 'gap');
     metrics.alarm('fork', result === 'fork');
-    return { name, role: this.#role, ready, reason, lagBytes, lagSeconds, config };
+    return {
+      name,
+      role: this.#role,
+      ready,
+      reason,
+      lagBytes,
+      lagSeconds,
+      config: shared,
+      ...(generation > 0 && { generation }),
+    };
   }
 
   /** What keeps this stream from working, for /readyz; empty when all is well. */
   notReady(): string[] {
-    if (this.#role === 'starting') return [`stream ${this.name}: ${this.#opened ?? 'starting'}`];
+    if (this.#role === 'starting') return [`stream ${this.name}: ${this.#refusal ?? 'starting'}`];
     return this.#trouble.standing().map((line) => `stream ${this.name}: ${line}`);
   }
 
@@ -206,7 +235,7 @@ export class StreamShipper {
       const reason = [`${located.result}: ${located.reason}`, this.#inspection?.summary].filter(Boolean).join('; ');
       return { ready: this.#readiness.allowed, result: located.result, reason };
     }
-    return { ready: false, result: null, reason: this.#trouble.standing()[0] ?? this.#opened ?? this.#role };
+    return { ready: false, result: null, reason: this.#trouble.standing()[0] ?? this.#refusal ?? this.#role };
   }
 
   #enter(role: Role): void {
@@ -217,78 +246,71 @@ export class StreamShipper {
   }
 
   /** Opens the archive, as often as it takes while store, source or etcd are away; null when aborted first. */
-  async #open(signal: AbortSignal): Promise<{ archive: Archive; claim: string | null } | null> {
-    const { name, source, store, coordination, memory, cluster, node, init } = this.#options;
+  async #open(signal: AbortSignal): Promise<OpenedPrimary | null> {
+    this.#forget();
     this.#enter('starting');
-    const attempt = async () => {
-      await this.#demandSameConfig();
-      const identity = await source.identity();
-      const memories: Opener['memories'] = [coordination.archives, memory];
-      const opened = await openArchive({ store, stream: name, cluster, node, identity, memories, signal }, init);
-      if (coordination.kind === 'solo') await this.#demandOwnArchive(opened.archive, opened.claim);
-      return opened;
-    };
     try {
-      const opened = await retry(attempt, {
+      this.#opened = await retry(() => openPrimary(this.#options, signal), {
         signal,
         again: (error) => error instanceof ShipmateError && error.verdict === 'retry',
         onFailure: (error) => {
           this.#trouble.report('archive', error);
-          this.#opened = this.#trouble.standing()[0] ?? null;
+          this.#refusal = this.#trouble.standing()[0] ?? null;
           this.#options.onChange();
         },
       });
       this.#trouble.clear('archive');
-      return opened;
+      return this.#opened;
     } catch (error) {
       if (signal.aborted) return null;
       throw error;
     }
   }
 
-  /** An etcd that was wiped under a running daemon learns the archive's id again (rule 1). */
-  async #keepRemembered({ info }: Archive, signal: AbortSignal): Promise<never> {
-    const { coordination, name, log, metrics } = this.#options;
+  /** What is known of one store says nothing of the next. */
+  #forget(): void {
+    this.#archive = null;
+    this.#opened = null;
+    this.#refusal = null;
+    this.#readiness = null;
+    this.#settled = null;
+    this.#began = null;
+    for (const part of ['store', 'archive', 'readiness', 'source', 'acknowledge'] as const) this.#trouble.clear(part);
+  }
+
+  /**
+   * An etcd that was wiped under a running daemon learns again which archive it has (rule 1), and which store was promoted;
+   * one that knows of a later promotion ends this daemon's time in the store that it has open (rule 19).
+   */
+  async #keepRemembered(
+    { info, store }: Archive,
+    generation: number,
+    { signal, leave }: { signal: AbortSignal; leave: (why: Error) => void },
+  ): Promise<never> {
+    const { coordination, memory, name, log, metrics } = this.#options;
+    const memories = [coordination.archives, memory] as const;
     for (;;) {
       await pause(REMEMBER_MS, signal);
       try {
         const known = await coordination.archives.load(name);
         const stands = known?.state === 'created';
         metrics.alarm('archive-id', stands && known.id !== info.archive);
-        if (stands) continue; // a proposal is a newcomer's, which found etcd empty
-        await coordination.archives.confirm(name, info.archive);
-        log.warn('etcd had forgotten which archive this stream has; it was told again', { archive: info.archive });
+        if (stands && known.id !== info.archive) continue;
+        if (!stands) {
+          // A proposal is a newcomer's, which found etcd empty.
+          await coordination.archives.confirm(name, info.archive);
+          log.warn('etcd had forgotten which archive this stream has; it was told again', { archive: info.archive });
+        }
+        await remember({ info, store }, generation, [coordination.archives]);
+        const promotion = await standingPromotion(name, memories);
+        if (promotion === null || promotion.archive !== info.archive) continue;
+        if (promotion.generation <= generation && promotion.store === store.name) continue;
+        log.warn(`store ${promotion.store} was promoted (generation ${promotion.generation}): ${store.name} is left`);
+        leave(new Error(`store ${promotion.store} was promoted`));
       } catch (error) {
         log.debug('etcd could not be asked for the archive id', { error });
       }
     }
-  }
-
-  /** Twins that ship to different stores would each think that the other's archive is theirs: the later one stops. */
-  async #demandSameConfig(): Promise<void> {
-    const { coordination, node, name, config } = this.#options;
-    for (const twin of await coordination.twins.read()) {
-      const theirs = twin.node === node ? undefined : twin.streams.find((stream) => stream.name === name);
-      if (theirs && theirs.config !== config && theirs.role !== 'starting') {
-        throw new UsageError(
-          `stream ${name}: the store, prefix or plan in this config differs from those of node ${twin.node}`,
-          'twins must ship to the same place: make both configs agree, then start this daemon again',
-        );
-      }
-    }
-  }
-
-  /** Rule 15: two solo daemons that restart for ever must not seal each other for ever. */
-  async #demandOwnArchive(archive: Archive, created: string | null): Promise<void> {
-    const { node, name, force } = this.#options;
-    if (created !== null || force) return;
-    const { last } = await findEnd(archive, null);
-    const owner = last && (await readPlace(archive, last))?.header.node;
-    if (!owner || owner === node) return;
-    throw new ShipmateError(`stream ${name}: the archive was last written by node ${owner}, this is ${node}`, {
-      code: 'SOLO_OTHER_NODE',
-      hint: `make sure that no daemon runs on ${owner} any more, then start once with: shipmate run --force`,
-    });
   }
 }
 

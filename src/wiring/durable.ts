@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { AskedFile, Durable } from '../admin/server.ts';
+import type { Archive } from '../archive/walk.ts';
 import type { StreamConfig } from '../config.ts';
 import { ChunkReader } from '../restore/chunks.ts';
 import { askDurable } from '../restore/durable.ts';
@@ -9,7 +10,7 @@ import { walFiles } from '../source/postgres/wal-files.ts';
 /** Answers what `push` asks of one daemon's streams. */
 export function durableIn(streams: readonly { readonly stream: StreamConfig; readonly shipper: StreamShipper }[]) {
   const files = walFiles();
-  const readers = new Map<string, ChunkReader>();
+  const readers = new WeakMap<Archive, ChunkReader>();
   return async (name: string, { segment, inode }: AskedFile): Promise<Durable | null> => {
     const found = streams.find(({ stream }) => stream.name === name);
     if (!found) return null;
@@ -18,8 +19,8 @@ export function durableIn(streams: readonly { readonly stream: StreamConfig; rea
     const { archive, shipped, archiveEnd } = found.shipper;
     if (archive === null)
       return { durable: false, reason: found.shipper.notReady()[0] ?? 'the daemon has just started' };
-    const chunks = readers.get(name) ?? new ChunkReader(archive);
-    readers.set(name, chunks);
+    const chunks = readers.get(archive) ?? new ChunkReader(archive);
+    readers.set(archive, chunks);
     const directory = join(source.dir, 'pg_wal');
     return askDurable({ chunks, files, directory, name: segment, inode, shipped, archiveEnd });
   };

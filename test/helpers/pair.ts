@@ -2,7 +2,7 @@ import { readArchive } from '../../src/archive/identity.ts';
 import { readChain, readFloor } from '../../src/archive/walk.ts';
 import { openBlockPool } from '../../src/codec/blocks.ts';
 import { openEncoder } from '../../src/codec/encoder.ts';
-import type { Coordination, Role, TwinStream } from '../../src/coordination/coordination.ts';
+import type { ArchiveMemory, Coordination, Role, TwinStream } from '../../src/coordination/coordination.ts';
 import type { Read } from '../../src/core/header.ts';
 import { Metrics } from '../../src/metrics.ts';
 import { runDaemon } from '../../src/ship/daemon.ts';
@@ -32,6 +32,11 @@ export interface TwinOptions {
   readonly config?: string;
   /** As this twin sees them; by default what all of them share. */
   readonly store?: ObjectStore;
+  readonly plan?: { readonly primary: string; readonly copies: readonly string[] };
+  /** Where the plan has several. */
+  readonly stores?: (name: string) => ObjectStore;
+  /** What this host remembers; by default nothing yet. */
+  readonly memory?: ArchiveMemory;
   readonly source?: LogSource;
   readonly coordination?: (own: MemoryCoordination) => Coordination;
   readonly pace?: Pace;
@@ -57,7 +62,7 @@ export class Pair {
   start(node: string, { init = true, force = false, config = 'same', ...own }: TwinOptions = {}) {
     const client = this.hub.client(node);
     const coordination = own.coordination?.(client) ?? client;
-    const memory = new MemoryHub().client(node).archives;
+    const memory = own.memory ?? new MemoryHub().client(node).archives;
     const changed = new Wake();
     const metrics = new Metrics({ version: 'test', node });
     const said: string[] = [];
@@ -68,7 +73,8 @@ export class Pair {
       node,
       cluster: 'test',
       source: own.source ?? openFakeSource(this.log),
-      store: own.store ?? this.store,
+      plan: own.plan ?? { primary: 'memory', copies: [] },
+      openStore: async (name) => own.stores?.(name) ?? own.store ?? this.store,
       coordination,
       memory,
       chunk: { maxBytes: 1 << 20, maxDelayMs: 5 },
@@ -76,7 +82,7 @@ export class Pair {
       encoder,
       metrics: metrics.stream(STREAM),
       log,
-      config,
+      config: (primary) => `${config} ${primary}`,
       init,
       force,
       ...(own.pace && { pace: own.pace }),
