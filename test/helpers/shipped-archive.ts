@@ -19,6 +19,8 @@ export interface ShippedOptions {
   readonly stream?: string;
   readonly node?: string;
   readonly maxChunkBytes?: number;
+  /** The daemon's wall clock. */
+  readonly now?: () => Date;
 }
 
 /** Starts threads only for chunks that are large. */
@@ -48,8 +50,8 @@ export async function createArchive(store: ObjectStore, stream = 'orders', type 
  * locates it (an operator accepts what needs one), ships all that the log has, and is gone.
  */
 export async function shipTerm(archive: Archive, source: LogSource, options: ShippedOptions = {}): Promise<ChainEnd> {
-  const { node = 'db-1', maxChunkBytes = 400 } = options;
-  const writer = { claim: newClaim(), node, now: () => new Date() };
+  const { node = 'db-1', maxChunkBytes = 400, now = () => new Date() } = options;
+  const writer = { claim: newClaim(), node, now };
   const sealed = await sealOpenTerm(archive, await findEnd(archive, null), writer, { signal });
   const located = await source.locate(await headOf(archive, sealed));
   const opened = await openTerm(archive, sealed, writer, located, { signal });
