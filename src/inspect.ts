@@ -7,7 +7,7 @@ import { messageOf, ShipmateError } from './errors.ts';
 import { createLog } from './log.ts';
 import type { Finding, LogSource } from './source/source.ts';
 import { openStore } from './wiring/stores.ts';
-import { inspectBackend, openCoordination, openSource } from './wiring.ts';
+import { demandRecipients, inspectBackend, openCoordination, openSource, secretOf } from './wiring.ts';
 
 /** A finding, and what it is about: `etcd`, `store main`, `stream orders`. */
 export interface About extends Finding {
@@ -85,17 +85,20 @@ async function inspectCreating(config: Config, name: string, stream: string): Pr
 
 async function inspectStream(
   config: Config,
-  { name, plan }: StreamConfig,
+  stream: StreamConfig,
   source: LogSource,
   coordination: Coordination,
 ): Promise<Finding[]> {
-  const archive = await readArchive(await openStore(config, plan.primary), name);
-  if (archive === null) {
+  const { name, plan } = stream;
+  demandRecipients(stream);
+  const found = await readArchive(await openStore(config, plan.primary), name);
+  if (found === null) {
     return [
       ...(await source.inspect()),
       { level: 'ok', message: `no archive in store ${plan.primary} yet: "shipmate run --init" creates it` },
     ];
   }
+  const archive = { ...found, secret: secretOf(config, name, coordination) };
   const known = await coordination.archives.load(name);
   if (known !== null && known.id !== archive.info.archive) {
     return [

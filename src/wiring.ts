@@ -1,8 +1,8 @@
 import { type AdminServer, startAdmin } from './admin/server.ts';
 import type { Opener } from './archive/identity.ts';
-import { openBlockPool } from './codec/blocks.ts';
 import { WitnessSecret } from './archive/secret.ts';
 import { parseRecipient } from './codec/age-keys.ts';
+import { openBlockPool } from './codec/blocks.ts';
 import { type Encoder, encrypting, openEncoder } from './codec/encoder.ts';
 import { type Config, readPassword, type StreamConfig, sharedDigest, slotOf, storeOf, streamOf } from './config.ts';
 import type { ArchiveMemory, Coordination } from './coordination/coordination.ts';
@@ -213,6 +213,7 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
       memory: localMemory(config, coordination),
       chunk: stream.chunk,
       pool,
+      encrypts: stream.recipients.length > 0,
       encoder: encoderOf(stream, encoder, secretOf(config, stream.name, coordination)),
       metrics: numbers[index]!,
       log: streamLog,

@@ -7,8 +7,10 @@ import { probeKey, streamKey } from '../core/keys.ts';
 import { ShipmateError, UsageError } from '../errors.ts';
 import type { SourceIdentity } from '../source/source.ts';
 import type { ObjectStore } from '../store/store.ts';
+import { endsEncrypted } from './head.ts';
+import { WitnessSecret } from './secret.ts';
 import { newClaim } from './takeover.ts';
-import type { Archive } from './walk.ts';
+import { type Archive, findEnd } from './walk.ts';
 
 /** Who opens the archive, and everywhere that an archive's id is remembered (protocol rule 1). */
 export interface Opener {
@@ -19,6 +21,8 @@ export interface Opener {
   readonly identity: SourceIdentity;
   /** What the twins remember together (etcd), and what this host remembers (stateDir). */
   readonly memories: readonly [shared: ArchiveMemory, local: ArchiveMemory];
+  /** Whether its chunks are to be encrypted. */
+  readonly encrypts?: boolean;
   readonly signal: AbortSignal;
 }
 
@@ -37,7 +41,7 @@ export async function openArchive(opener: Opener, init: boolean): Promise<{ arch
   const claim = init ? await create(opener) : null;
   const remembered = await recall(opener);
   const found = await readStreamFile(opener.store, opener.stream);
-  const archive = demandKnown(opener, remembered, found);
+  const archive = { ...demandKnown(opener, remembered, found), secret: new WitnessSecret(opener) };
   demandIdentity(opener, archive.info);
   await probe(opener, found ?? Buffer.alloc(0));
   for (const memory of opener.memories) {
@@ -46,6 +50,7 @@ export async function openArchive(opener: Opener, init: boolean): Promise<{ arch
       await memory.confirm(opener.stream, archive.info.archive);
     }
   }
+  if (opener.encrypts) await archive.secret.agree({ isUsed: () => isEncrypted(archive) });
   return { archive, claim: claim !== null && archive.info.owner === claim ? claim : null };
 }
 
@@ -59,9 +64,13 @@ export async function adoptArchive(opener: Opener, cursors: CursorBoard): Promis
   const archive = await readArchive(store, stream);
   if (archive === null) throw notCreateOnly(store);
   for (const memory of memories) await memory.confirm(stream, archive.info.archive);
+  // Where nobody remembers the secret of what is encrypted there, it is gone: from here on a new one counts.
+  if (opener.encrypts || (await isEncrypted(archive))) await new WitnessSecret(opener).agree();
   await cursors.forget(stream);
   return archive.info;
 }
+
+const isEncrypted = async (archive: Archive) => endsEncrypted(archive, await findEnd(archive, null));
 
 /** Two creations of one new name: a store that lets both win can't be a primary (rule 2). Returns the probe's key. */
 export async function raceProbe(store: ObjectStore, stream: string, signal: AbortSignal): Promise<string> {

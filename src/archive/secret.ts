@@ -30,11 +30,14 @@ export class WitnessSecret {
     return this.#known;
   }
 
-  /** The same, and a new one where nobody remembers one: never while chunks are under another. Both places know it then. */
-  async agree({ hasChunks }: { hasChunks: () => Promise<boolean> }): Promise<string> {
+  /**
+   * The same, and a new one where nobody remembers one, unless chunks are under another (`isUsed`). Both places know it
+   * then.
+   */
+  async agree({ isUsed = async () => false }: { isUsed?: () => Promise<boolean> } = {}): Promise<void> {
     const remembered = this.#known ?? (await this.#recall());
-    if (remembered === null && (await hasChunks())) throw lost(this.#places.stream);
-    return this.#keep(remembered ?? randomBytes(SECRET_BYTES).toString('hex'));
+    if (remembered === null && (await isUsed())) throw lost(this.#places.stream);
+    await this.#keep(remembered ?? randomBytes(SECRET_BYTES).toString('hex'));
   }
 
   /** Tells it again to who has forgotten it, if it is known here. */
@@ -42,7 +45,7 @@ export class WitnessSecret {
     if (this.#known !== null) await this.#keep(this.#known);
   }
 
-  async #keep(offered: string): Promise<string> {
+  async #keep(offered: string): Promise<void> {
     const { stream, memories } = this.#places;
     const [shared, local] = memories;
     const agreed = await shared.keepSecret(stream, offered);
@@ -50,7 +53,6 @@ export class WitnessSecret {
       throw conflict(stream);
     }
     this.#known = agreed;
-    return agreed;
   }
 
   async #recall(): Promise<string | null> {

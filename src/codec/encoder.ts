@@ -29,6 +29,21 @@ export interface Encoder {
   close(): Promise<void>;
 }
 
+export interface EncryptingOptions {
+  /** Of age. */
+  readonly recipients: readonly string[];
+  /** What keys the witnesses, in hex. */
+  readonly secret: () => Promise<string>;
+}
+
+/** The same encoder, for a stream that is encrypted. */
+export function encrypting(encoder: Encoder, { recipients, secret }: EncryptingOptions): Encoder {
+  return {
+    ...encoder,
+    encode: async (block, length) => encoder.encode(block, length, { recipients, secret: await secret() }),
+  };
+}
+
 /** Smaller ones are encoded where they are, in 0.4 ms at most, unless encrypted: the way to a thread and back takes longer. */
 const INLINE_BYTES = 64 * 1024;
 

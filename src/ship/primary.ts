@@ -24,6 +24,8 @@ export interface PrimaryOptions {
   readonly log: Log;
   /** Digest of the config that must agree between twins, with this store as the primary. */
   readonly config: (primary: string) => string;
+  /** Whether its chunks are encrypted; by default they are not. */
+  readonly encrypts?: boolean;
   readonly init: boolean;
   /** Solo: seal a term of another node. */
   readonly force: boolean;
@@ -45,7 +47,7 @@ export interface OpenedPrimary {
  * store, source or etcd that is away, a primary that a promotion has left behind.
  */
 export async function openPrimary(options: PrimaryOptions, signal: AbortSignal): Promise<OpenedPrimary> {
-  const { name, node, cluster, source, plan, coordination, memory, log, init } = options;
+  const { name, node, cluster, source, plan, coordination, memory, log, init, encrypts = false } = options;
   const memories: Opener['memories'] = [coordination.archives, memory];
   const stores = [plan.primary, ...plan.copies];
   const openStore = storeOpener(options);
@@ -58,7 +60,7 @@ export async function openPrimary(options: PrimaryOptions, signal: AbortSignal):
   }
   const identity = await source.identity();
   const { archive, claim } = await openArchive(
-    { store, stream: name, cluster, node, identity, memories, signal },
+    { store, stream: name, cluster, node, identity, memories, encrypts, signal },
     init,
   );
   const generation = chosen.generation > 0 ? await generationOf(archive) : 0;

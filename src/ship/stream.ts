@@ -103,7 +103,7 @@ export class StreamShipper {
     const { coordination, name, node, log, metrics, onChange, throttled = (same) => same } = this.#options;
     const moved = new AbortController();
     const signal = AbortSignal.any([until, moved.signal]);
-    const archive = { info, store: patient(store, READS) };
+    const archive = { ...opened.archive, store: patient(store, READS) };
     this.#archive = archive;
     const desk = new Desk({
       stream: name,
@@ -283,7 +283,7 @@ export class StreamShipper {
    * one that knows of a later promotion ends this daemon's time in the store that it has open (rule 19).
    */
   async #keepRemembered(
-    { info, store }: Archive,
+    { info, store, secret }: Archive,
     generation: number,
     { signal, leave }: { signal: AbortSignal; leave: (why: Error) => void },
   ): Promise<never> {
@@ -301,6 +301,7 @@ export class StreamShipper {
           await coordination.archives.confirm(name, info.archive);
           log.warn('etcd had forgotten which archive this stream has; it was told again', { archive: info.archive });
         }
+        await secret?.remind();
         await remember({ info, store }, generation, [coordination.archives]);
         const promotion = await standingPromotion(name, memories);
         if (promotion === null || promotion.archive !== info.archive) continue;

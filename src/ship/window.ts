@@ -95,6 +95,7 @@ export class UploadWindow {
       witness: payload.witness,
       codec: 'zstd',
       stored: { bytes: payload.bytes.length, sha256: payload.sha256 },
+      ...(payload.recipients && { recipients: [...payload.recipients] }),
     };
     const { frame, digest } = encodeHeader(header);
     const body = objectBytes(frame, payload);
