@@ -58,6 +58,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./handover.ts')).defineHandover,
   },
   {
+    name: 'limits',
+    summary: 'how much may be sent to stores, and was; changes it for a time',
+    load: async () => (await import('./limits.ts')).defineLimits,
+  },
+  {
     name: 'accept-gap',
     summary: 'lets a stream go on after bytes that the database purged before they were shipped',
     load: async () => (await import('./accept-gap.ts')).defineAcceptGap,
