@@ -280,5 +280,5 @@ function readinessOf(shippers: readonly StreamShipper[], coordination: Coordinat
 
 /** Names of each stream's stores, for the status. */
 export function storesOf(config: Config): Record<string, string[]> {
-  return Object.fromEntries(Object.values(config.streams).map(({ name, plan }) => [name, [plan.primary]]));
+  return Object.fromEntries(Object.values(config.streams).map(({ name, plan }) => [name, [plan.primary, ...plan.copies]]));
 }

@@ -70,6 +70,8 @@ export interface Told {
     readonly name: string;
     readonly master: string | null;
     readonly cursor: ToldCursor | null;
+    /** Which copy has become the primary, whatever the config says. */
+    readonly promotion?: { readonly store: string };
   }[];
   readonly twins: readonly { readonly node: string; readonly streams: readonly ToldStream[] }[];
 }
@@ -100,7 +102,7 @@ export function statusReport({ streams, twins }: Told, { cluster, stores }: Expe
   return {
     cluster,
     streams: [...names].sort().map((name) => {
-      const { master = null, cursor = null } = streams.find((stream) => stream.name === name) ?? {};
+      const { master = null, cursor = null, promotion } = streams.find((stream) => stream.name === name) ?? {};
       const seen = twins
         .flatMap(({ node, streams: all }) =>
           all.filter((stream) => stream.name === name).map((stream) => ({ node, ...stream })),
@@ -123,10 +125,15 @@ export function statusReport({ streams, twins }: Told, { cluster, stores }: Expe
           reason,
           lagBytes: bytes,
         })),
-        stores: storeStatus(Object.hasOwn(stores, name) ? stores[name]! : [], { lagBytes, lagSeconds }, seen),
+        stores: storeStatus(primaryFirst(stores, name, promotion?.store), { lagBytes, lagSeconds }, seen),
       };
     }),
   };
+}
+
+function primaryFirst(stores: Expected['stores'], stream: string, promoted: string | undefined): readonly string[] {
+  const planned = Object.hasOwn(stores, stream) ? stores[stream]! : [];
+  return promoted === undefined ? planned : [promoted, ...planned.slice(1).filter((name) => name !== promoted)];
 }
 
 /** The primary lags as the stream does; of the copies their maker tells, and without one nobody. */

@@ -1,5 +1,5 @@
 import { readArchive } from '../archive/identity.ts';
-import { pause, within } from '../archive/retry.ts';
+import { answerOf, pause, within } from '../archive/retry.ts';
 import type { Archive } from '../archive/walk.ts';
 import type { ChainEnd } from '../core/chain.ts';
 import { type CopyFacts, copyDelayMs, rankCopies } from '../core/copies.ts';
@@ -28,8 +28,8 @@ export interface CopiesOptions {
   /** The primary's, as it was opened. */
   readonly archive: Archive;
   readonly plan: CopyPlan;
-  /** The copies' stores, by name. */
-  readonly stores: ReadonlyMap<string, ObjectStore>;
+  /** A store of the config by its name. */
+  readonly openStore: (name: string) => Promise<ObjectStore>;
   /** Only a master copies; two that do at once do no harm. */
   readonly isMaster: () => boolean;
   readonly acknowledgement: Acknowledgement;
@@ -51,7 +51,9 @@ const WATCH_MS = 200;
 
 /** A store that may be copied to. */
 interface Place {
-  readonly store: ObjectStore;
+  readonly name: string;
+  /** Once it could be opened. */
+  store: ObjectStore | null;
   readonly share: Share | undefined;
   facts: CopyFacts | null;
   rank: number | null;
@@ -70,10 +72,9 @@ export class Copies {
 
   constructor(options: CopiesOptions) {
     this.#options = options;
-    const { plan, stores, share } = options;
-    this.#places = plan.copies.flatMap((name) => {
-      const store = stores.get(name);
-      return store ? [{ store, share: share?.(), facts: null, rank: null, copying: null }] : [];
+    const { plan, share } = options;
+    this.#places = plan.copies.map((name) => {
+      return { name, store: null, share: share?.(), facts: null, rank: null, copying: null };
     });
   }
 
@@ -86,9 +87,11 @@ export class Copies {
 
   /** How the copies stand that this twin makes, by rank; those that were not chosen are not among them. */
   status(): CopyStatus[] {
-    const copying = this.#places.filter((place) => place.copying !== null);
-    const copies = copying.sort((a, b) => a.rank! - b.rank!).map(({ copying }) => copying!.copier.status);
-    const { metrics } = this.#options;
+    const { metrics, plan } = this.#options;
+    const copies = this.#places
+      .flatMap(({ name, rank, copying }) => (rank === null ? [] : [{ name, rank, copying }]))
+      .sort((a, b) => a.rank - b.rank)
+      .map(({ name, rank, copying }) => copying?.copier.status ?? notBegun(name, copyDelayMs(rank, plan)));
     metrics.copies(copies);
     metrics.alarm(
       'copy-failing',
@@ -123,17 +126,16 @@ export class Copies {
   async #copyWhileMaster(signal: AbortSignal): Promise<void> {
     const tenure = new AbortController();
     const during = AbortSignal.any([signal, tenure.signal]);
-    for (const place of this.#places) {
-      place.facts = null;
-      place.rank = null;
-    }
+    for (const place of this.#places) place.facts = null;
     const looking = this.#places.map((place) => this.#look(place, during));
     const chosen = this.#choose(looking, during);
     try {
       while (this.#works) await pause(WATCH_MS, signal);
     } finally {
       tenure.abort(new Error('no longer master'));
-      await Promise.allSettled([chosen, ...looking, ...this.#places.map((place) => this.#leave(place))]);
+      await Promise.allSettled([chosen, ...looking]);
+      await Promise.allSettled(this.#places.map((place) => this.#leave(place)));
+      for (const place of this.#places) place.rank = null;
       this.#options.onChange();
     }
   }
@@ -150,18 +152,17 @@ export class Copies {
 
   #rank(signal: AbortSignal): void {
     const { plan, log } = this.#options;
-    const candidates = this.#places.map(({ store: { name }, facts, rank }) => ({ name, facts, rank }));
-    const names = rankCopies(candidates, plan);
+    const names = rankCopies(this.#places, plan);
     for (const place of this.#places) {
-      const { name } = place.store;
+      const { name } = place;
       const rank = names.includes(name) ? names.indexOf(name) + 1 : null;
-      if (rank === place.rank) continue;
+      if (rank === place.rank && place.copying) continue;
       place.rank = rank;
       const left = this.#leave(place);
       if (rank === null) continue;
       const delayMs = copyDelayMs(rank, plan);
       log.info(`copies to store ${name}`, { rank, delaySeconds: delayMs / 1000 });
-      left.then(() => signal.aborted || place.rank !== rank || this.#start(place, delayMs, signal)).catch(() => {});
+      left.then(() => !signal.aborted && place.rank === rank && this.#start(place, delayMs, signal)).catch(() => {});
     }
     this.#options.onChange();
   }
@@ -169,6 +170,7 @@ export class Copies {
   #start(place: Place, delayMs: number, signal: AbortSignal): void {
     const { archive, log, nowMs = Date.now, acknowledgement, onChange } = this.#options;
     const { store, share } = place;
+    if (store === null || place.copying) return; // begun once it can be opened
     const copier = new Copier({
       ...{ archive, store, delayMs, share, log, nowMs, onState: onChange },
       end: () => this.#end!,
@@ -190,14 +192,16 @@ export class Copies {
 
   /** Asks a store what it is fit for until it answers. */
   async #look(place: Place, signal: AbortSignal): Promise<void> {
-    const { log } = this.#options;
+    const { log, openStore } = this.#options;
     for (;;) {
       if (signal.aborted) throw abortReason(signal);
       try {
-        place.facts = await this.#factsOf(place.store);
+        const store = await openStore(place.name);
+        place.store = store;
+        place.facts = await answerOf(this.#factsOf(store), { signal, onSlow: () => {} });
         return;
       } catch (error) {
-        log.debug(`store ${place.store.name} does not say what it holds: ${messageOf(error)}`);
+        log.debug(`store ${place.name} does not say what it holds: ${messageOf(error)}`);
       }
       await pause(LOOK_AGAIN_MS, signal);
     }
@@ -222,4 +226,8 @@ export class Copies {
     }
     return true;
   }
+}
+
+function notBegun(name: string, delayMs: number): CopyStatus {
+  return { name, lagBytes: null, lagSeconds: null, delaySeconds: delayMs / 1000, state: 'waiting' };
 }

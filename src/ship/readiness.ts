@@ -6,6 +6,7 @@ import type { ChainEnd } from '../core/chain.ts';
 import { comparePlaces } from '../core/keys.ts';
 import type { Position } from '../core/position.ts';
 import type { Located, LogSource } from '../source/source.ts';
+import { Withheld } from './acknowledge-standby.ts';
 import type { Trouble } from './trouble.ts';
 import { Wake } from './wake.ts';
 
@@ -20,6 +21,8 @@ export interface ReadinessOptions {
   readonly accepted: (located: Located, end: ChainEnd) => boolean;
   /** Whether another node was asked to take over just now. */
   readonly standsBack: () => boolean;
+  /** How many stores must hold what a source is acknowledged, by this twin's config. */
+  readonly ack: number;
   readonly onChange: () => void;
 }
 
@@ -36,6 +39,8 @@ export class Readiness {
   #end: ChainEnd | null = null;
   #located: Located | null = null;
   #at: Position | null = null;
+  #told: Cursor | null = null;
+  readonly #withheld = new Withheld();
   readonly #changed = new Wake();
 
   constructor(options: ReadinessOptions) {
@@ -125,13 +130,21 @@ export class Readiness {
       trouble.clear('readiness');
       // What troubled a reign of this twin comes back at its next one, or is over.
       if (located.allowed) for (const part of OF_A_REIGN) trouble.clear(part, { quietMs: STEADY_MS });
-      if (end.position !== null && located.at !== null) {
-        await answerOf(source.acknowledge(located.at), { signal, onSlow: fail });
-      }
+      const upTo = this.#acknowledgeable(end, located);
+      if (upTo !== null) await answerOf(source.acknowledge(upTo), { signal, onSlow: fail });
     } catch (error) {
       signal.throwIfAborted();
       fail(error);
     }
+  }
+
+  /** Up to where this twin's own server may let go of its log: where copies count, the master says which part is held. */
+  #acknowledgeable(end: ChainEnd, { at }: Located): Position | null {
+    if (end.position === null || at === null) return null;
+    const held = this.#told?.acknowledged;
+    if (held === undefined && this.#options.ack === 1) return at;
+    if (end.last) this.#withheld.add(end.last, at);
+    return held ? this.#withheld.take(held) : null;
   }
 
   /**
@@ -153,6 +166,7 @@ export class Readiness {
     const isOfThisChain =
       cursor?.archive === archive.info.archive && (cursor.generation ?? 0) === (this.#end?.generation ?? generation);
     const told = isOfThisChain ? cursor : null;
+    this.#told = told;
     return findEnd(archive, told && known && comparePlaces(told, known) < 0 ? known : (told ?? known));
   }
 

@@ -95,15 +95,11 @@ export class StreamShipper {
 
   /** Keeps this twin's role in the archive that was opened, until the signal aborts or another store becomes the primary. */
   async #serve(opened: OpenedPrimary, until: AbortSignal): Promise<void> {
-    const {
-      archive: { info, store },
-      generation,
-      claim,
-    } = opened;
+    const { generation, claim } = opened;
     const { coordination, name, node, log, metrics, onChange, throttled = (same) => same } = this.#options;
     const moved = new AbortController();
     const signal = AbortSignal.any([until, moved.signal]);
-    const archive = { ...opened.archive, store: patient(store, READS) };
+    const archive = { ...opened.archive, store: patient(opened.archive.store, READS) };
     this.#archive = archive;
     const desk = new Desk({
       stream: name,
@@ -155,7 +151,7 @@ export class StreamShipper {
       {
         ...this.#options,
         archive,
-        uploads: { info, store: throttled(archive.store) },
+        uploads: { ...archive, store: throttled(archive.store) },
         readiness,
         desk,
         trouble: this.#trouble,
@@ -187,6 +183,7 @@ export class StreamShipper {
     metrics.readiness({ ready, result });
     metrics.alarm('gap', result === 'gap');
     metrics.alarm('fork', result === 'fork');
+    const stores = this.#copies?.status() ?? [];
     return {
       name,
       role: this.#role,
@@ -194,6 +191,7 @@ export class StreamShipper {
       reason,
       lagBytes,
       lagSeconds,
+      ...(this.#role === 'master' && stores.length > 0 && { stores }),
       config: shared,
       ...(generation > 0 && { generation }),
     };

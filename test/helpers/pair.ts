@@ -5,6 +5,7 @@ import { openEncoder } from '../../src/codec/encoder.ts';
 import type { ArchiveMemory, Coordination, Role, TwinStream } from '../../src/coordination/coordination.ts';
 import type { Read } from '../../src/core/header.ts';
 import { Metrics } from '../../src/metrics.ts';
+import type { CopyPlan } from '../../src/ship/copies.ts';
 import { runDaemon } from '../../src/ship/daemon.ts';
 import type { Pace } from '../../src/ship/outpaced.ts';
 import { StreamShipper } from '../../src/ship/stream.ts';
@@ -32,7 +33,7 @@ export interface TwinOptions {
   readonly config?: string;
   /** As this twin sees them; by default what all of them share. */
   readonly store?: ObjectStore;
-  readonly plan?: { readonly primary: string; readonly copies: readonly string[] };
+  readonly plan?: Partial<CopyPlan> & { readonly primary: string };
   /** Where the plan has several. */
   readonly stores?: (name: string) => ObjectStore;
   /** What this host remembers; by default nothing yet. */
@@ -73,7 +74,10 @@ export class Pair {
       node,
       cluster: 'test',
       source: own.source ?? openFakeSource(this.log),
-      plan: own.plan ?? { primary: 'memory', copies: [] },
+      plan: {
+        ...{ primary: 'memory', copies: [], count: own.plan?.copies?.length ?? 0, delayMs: 0, order: [], ack: 1 },
+        ...own.plan,
+      },
       openStore: async (name) => own.stores?.(name) ?? own.store ?? this.store,
       coordination,
       memory,
