@@ -16,6 +16,8 @@ import { messageOf, UsageError } from './errors.ts';
 import { createLog, type NodeLog } from './log.ts';
 import { Metrics } from './metrics.ts';
 import { runDaemon } from './ship/daemon.ts';
+import { Governor } from './ship/governor.ts';
+import { BandwidthLimits } from './ship/limits.ts';
 import { StreamShipper } from './ship/stream.ts';
 import { Wake } from './ship/wake.ts';
 import { filesFormat } from './source/files/format.ts';
@@ -30,6 +32,7 @@ import { openPostgresSource } from './source/postgres.ts';
 import type { Finding, LogFormat, LogSource } from './source/source.ts';
 import { countedStore } from './store/counted.ts';
 import type { ObjectStore } from './store/store.ts';
+import { throttledStore } from './store/throttled.ts';
 import { version } from './version.ts';
 import { durableIn } from './wiring/durable.ts';
 import { openStore } from './wiring/stores.ts';
@@ -187,6 +190,7 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   const streams = Object.values(config.streams);
   const encoder = openEncoder();
   const changed = new Wake();
+  const governor = new Governor({ nowMs: () => performance.now(), onSent: (sent) => metrics.bandwidth.sent(sent) });
   const sources: LogSource[] = [];
   const blockBytes = Math.max(SLICE_BYTES, ...streams.map(({ chunk }) => chunk.maxBytes));
   // Each stream gathers in one block; beyond that, enough for the encoder's threads to stay busy.
@@ -202,6 +206,7 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
     const streamLog = log.child({ stream: stream.name });
     const source = openSource(stream, { node: config.node, log: streamLog });
     sources.push(source);
+    const shipping = governor.of('shipping');
     return new StreamShipper({
       name: stream.name,
       node: config.node,
@@ -209,6 +214,8 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
       source,
       plan: stream.plan,
       openStore: stores[index]!,
+      throttled: (store) => throttledStore(store, shipping),
+      share: () => governor.of(stream.plan.class),
       coordination,
       memory: localMemory(config, coordination),
       chunk: stream.chunk,
@@ -246,7 +253,17 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
     throw error;
   }
   log.info(`shipmate ${version} runs`, { streams: shippers.map(({ name }) => name), ...(admin && { url: admin.url }) });
-  const options = { node: config.node, version, streams: shippers, coordination, metrics, log, changed };
+  const limits = new BandwidthLimits({
+    limits: config.limits,
+    node: config.node,
+    zone: new Intl.DateTimeFormat().resolvedOptions().timeZone,
+    board: coordination.limits,
+    governor,
+    metrics: metrics.bandwidth,
+    log,
+    nowMs: () => Date.now(),
+  });
+  const options = { node: config.node, version, streams: shippers, coordination, metrics, log, limits, changed };
   const done = runDaemon(options, stopping.signal).finally(release);
   done.catch(() => {}); // whoever started the daemon awaits it
   return {
