@@ -78,6 +78,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./adopt.ts')).defineAdopt,
   },
   {
+    name: 'prune',
+    summary: 'deletes the log that nothing asks to keep, from the primary and, later, from its copies',
+    load: async () => (await import('./prune.ts')).definePrune,
+  },
+  {
     name: 'config',
     summary: 'an example of the config file, and its JSON schema',
     load: async () => (await import('./config.ts')).defineConfig,

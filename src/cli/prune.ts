@@ -1,0 +1,244 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import type { Retained } from '../archive/retain.ts';
+import type { Archive } from '../archive/walk.ts';
+import { parseDuration } from '../config/units.ts';
+import type { StreamConfig } from '../config.ts';
+import { bytesText } from '../core/format.ts';
+import type { Keep } from '../core/retention.ts';
+import { ArchiveNotWhole, messageOf, ShipmateError, UsageError } from '../errors.ts';
+import { type Archives, readArchives } from './archives.ts';
+import { print, printable, printJson, tellError } from './terminal.ts';
+
+interface Options {
+  keepAge?: number;
+  keepSegments?: number;
+  keepDaily?: number;
+  keepWeekly?: number;
+  keepMonthly?: number;
+  withoutCopy: string[];
+  dryRun?: boolean;
+  yes?: boolean;
+  json?: boolean;
+}
+
+export function definePrune(command: Command): void {
+  command
+    .argument('[stream]', 'by default every stream of the config that has a "keep"')
+    .option(
+      '--keep-age <time>',
+      'the log of so long, such as 30d; any of these replaces "keep" of the config',
+      parseAge,
+    )
+    .option('--keep-segments <n>', 'so many of the newest segments', parseCount)
+    .option('--keep-daily <n>', 'the log back to the oldest of so many days that have any', parseCount)
+    .option('--keep-weekly <n>', 'the same in weeks', parseCount)
+    .option('--keep-monthly <n>', 'the same in months', parseCount)
+    .option('--without-copy <name>', 'leave out a copy that does not answer; can be repeated', collect, [])
+    .option('--dry-run', 'tell what would be deleted, and delete nothing; so on a terminal without --yes')
+    .option('--yes', 'delete')
+    .option('--json', 'print JSON')
+    .addHelpText(
+      'after',
+      "\nDeletes the log that no rule asks for from the stream's primary store, and later from its copies. What the store keeps " +
+        '\nby a retention policy, object lock or hold stays, and is no failure; a missing right to delete is (exit code 1).',
+    )
+    .action((stream: string | undefined, options: Options) => carryOut(command, stream, options));
+}
+
+function parseAge(text: string): number {
+  const ms = parseDuration(text);
+  if (ms !== null && ms > 0) return ms;
+  throw new InvalidArgumentError('a time with its unit, such as 12h or 30d');
+}
+
+function parseCount(text: string): number {
+  if (/^[1-9]\d{0,5}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('a number from 1 on');
+}
+
+const collect = (name: string, before: string[]) => [...before, name];
+
+interface Report {
+  readonly stream: string;
+  readonly dryRun: boolean;
+  readonly stores: Retained[];
+}
+
+async function carryOut(command: Command, name: string | undefined, options: Options): Promise<void> {
+  const { yes = false, json = false } = options;
+  const isLook = options.dryRun === true || (process.stdin.isTTY && !yes);
+  const archives = await readArchives(command);
+  const streams = streamsToPrune(archives, name, options);
+  const reports: Report[] = [];
+  const failures: unknown[] = [];
+  for (const { stream, keep } of streams) {
+    const report: Report = { stream: stream.name, dryRun: isLook, stores: [] };
+    reports.push(report);
+    try {
+      await pruneStream(archives, stream, { keep, options, report });
+    } catch (error) {
+      failures.push(error); // the other streams are pruned all the same
+    }
+    if (!json) print(reportText(report));
+  }
+  if (json) printJson({ streams: reports.map(reportJson) });
+  else if (isLook && !options.dryRun) print('nothing was deleted: on a terminal that takes --yes');
+  const denied = reports.flatMap(({ stores }) => stores).filter(({ refused }) => refused.denied > 0);
+  conclude([...failures, ...denied.map(deniedError)]);
+}
+
+/** Throws what decides the exit code. */
+function conclude(failures: readonly unknown[]): void {
+  const worst = failures.find((error) => error instanceof ArchiveNotWhole) ?? failures[0];
+  for (const error of failures) if (error !== worst) tellError(error);
+  if (worst !== undefined) throw worst;
+}
+
+interface ToPrune {
+  readonly stream: StreamConfig;
+  readonly keep: Keep;
+}
+
+function streamsToPrune(archives: Archives, name: string | undefined, options: Options): ToPrune[] {
+  const given = keepOf(options);
+  const streams = archives.streams(name).flatMap((stream): ToPrune[] => {
+    const keep = given ?? stream.keep;
+    if (keep === null) {
+      if (name === undefined) return [];
+      throw new UsageError(
+        `the config does not say what to keep of stream ${name}: everything stays`,
+        'give the stream a "keep", such as {age: 30d}, or name a rule here: --keep-age 30d',
+      );
+    }
+    if (!needsItsBeginning(stream)) return [{ stream, keep }];
+    throw new UsageError(
+      `stream ${stream.name} can't be pruned: Redis needs its increments from the first base on`,
+      'leave "keep" out; to begin anew, ship to another prefix and delete the old one when it is not needed any more',
+    );
+  });
+  if (streams.length > 0) return streams;
+  throw new UsageError('no stream of the config has a "keep": everything stays', 'see docs/retention.md');
+}
+
+function keepOf({ keepAge, keepSegments, keepDaily, keepWeekly, keepMonthly }: Options): Keep | null {
+  const keep = {
+    ...(keepAge !== undefined && { ageMs: keepAge }),
+    ...(keepSegments !== undefined && { segments: keepSegments }),
+    ...(keepDaily !== undefined && { daily: keepDaily }),
+    ...(keepWeekly !== undefined && { weekly: keepWeekly }),
+    ...(keepMonthly !== undefined && { monthly: keepMonthly }),
+  };
+  return Object.keys(keep).length > 0 ? keep : null;
+}
+
+/** The base is shipped once: the increments say nothing without it. */
+const needsItsBeginning = ({ source }: StreamConfig) => source.type === 'files' && source.layout === 'redis-aof';
+
+interface Work {
+  readonly keep: Keep;
+  readonly options: Options;
+  /** Grows store by store. */
+  readonly report: Report;
+}
+
+async function pruneStream(archives: Archives, stream: StreamConfig, { keep, options, report }: Work): Promise<void> {
+  const { retain } = await import('../archive/retain.ts');
+  const { progress } = archives;
+  const format = archives.formatOf(stream);
+  const primary = (await archives.open(stream)).archive;
+  const copies = await copiesOf(archives, stream, options.withoutCopy);
+  const retaining = retain({
+    primary,
+    copies,
+    keep,
+    now: () => new Date(),
+    isCompanion: (segment) => format.companion?.(segment) === segment,
+    dryRun: report.dryRun,
+    signal: new AbortController().signal,
+    onStore: (store) => progress.stage(`pruning ${stream.name} in ${store}`, { unit: 'objects' }),
+    onObject: () => progress.advance(1),
+  });
+  try {
+    for await (const retained of retaining) report.stores.push(retained);
+  } finally {
+    progress.end();
+  }
+}
+
+/** The copies that are kept, by rank. One that does not answer may hold what the primary must not lose yet. */
+async function copiesOf(archives: Archives, { name, plan }: StreamConfig, without: readonly string[]) {
+  const unknown = without.find((copy) => !plan.copies.includes(copy));
+  if (unknown !== undefined) throw new UsageError(`stream ${name} has no copy in a store "${unknown}"`, 'see "plans"');
+  const [{ rankCopies }, { readArchive }] = await Promise.all([
+    import('../core/copies.ts'),
+    import('../archive/identity.ts'),
+  ]);
+  const found: { name: string; archive: Archive | null; freeBytes: number | null }[] = [];
+  for (const copy of plan.copies.filter((one) => !without.includes(one))) {
+    try {
+      const store = await archives.store(copy);
+      const capacity = await store.capacity();
+      found.push({ name: copy, archive: await readArchive(store, name), freeBytes: capacity?.freeBytes ?? null });
+    } catch (cause) {
+      throw noAnswer(name, copy, cause);
+    }
+  }
+  const candidates = found.map(({ name, archive, freeBytes }) => {
+    return { name, rank: null, facts: { holds: archive !== null, freeBytes, fits: true } };
+  });
+  const ranked = rankCopies(candidates, { ...plan, count: candidates.length });
+  const begun = ranked.flatMap((copy, index) => {
+    const { archive } = found.find((one) => one.name === copy)!;
+    return archive === null ? [] : [{ archive, delayMs: (index + 1) * plan.delayMs }];
+  });
+  const missing = Math.min(plan.count, candidates.length) - begun.length;
+  if (missing <= 0) return begun;
+  const empty = ranked.filter((copy) => begun.every(({ archive }) => archive.store.name !== copy));
+  throw noAnswer(name, empty[0]!, 'it holds nothing of the stream yet');
+}
+
+const noAnswer = (stream: string, copy: string, cause: unknown) =>
+  new ShipmateError(`stream ${stream} was not pruned, because of its copy in store ${copy}: ${messageOf(cause)}`, {
+    code: 'COPY_UNKNOWN',
+    hint: `the primary keeps what a copy still lacks. To go on without it: --without-copy ${copy}`,
+    cause,
+  });
+
+function deniedError({ store, refused, objects }: Retained): ShipmateError {
+  return new ShipmateError(
+    `store ${store} refused to delete ${refused.denied} objects (${objects} were deleted): ${messageOf(refused.error)}`,
+    { code: 'PRUNE_DENIED', hint: refused.error?.hint, cause: refused.error },
+  );
+}
+
+/** The report for a terminal, a line or two for each store. */
+export function reportText({ stream, dryRun, stores }: Report): string {
+  const lines = stores.flatMap(({ store, role, floor, objects, bytes, refused, gaveUp }) => {
+    const from = floor.position === null ? 'its beginning' : `${floor.position.segment}:${floor.position.offset}`;
+    const start = floor.position?.id ? `${floor.position.id} (${from})` : from;
+    const deleted = `${objects} objects, ${bytesText(bytes)} ${dryRun ? 'would be' : 'were'} deleted`;
+    const more = gaveUp ? '; younger ones were not tried' : '';
+    const locked = `  ${refused.locked} are kept by the store's own retention: ${messageOf(refused.error)}${more}`;
+    const line = `stream ${stream} in store ${store} (${role}): ${deleted}; it begins at ${start}`;
+    return refused.locked > 0 ? [line, locked] : [line];
+  });
+  return lines.map(printable).join('\n');
+}
+
+function reportJson({ stream, dryRun, stores }: Report): object {
+  return {
+    stream,
+    dryRun,
+    stores: stores.map(({ store, role, floor, raised, objects, bytes, refused, gaveUp }) => ({
+      store,
+      role,
+      floor: { term: floor.term, slot: floor.slot, id: floor.position?.id ?? null },
+      raised,
+      objects,
+      bytes,
+      locked: refused.locked,
+      denied: refused.denied,
+      gaveUp,
+    })),
+  };
+}
