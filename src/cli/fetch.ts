@@ -6,9 +6,11 @@ import { messageOf, NotInArchive, UsageError } from '../errors.ts';
 import type { Recovery } from '../restore/ahead-files.ts';
 import type { ChunkReader } from '../restore/chunks.ts';
 import { readConfig } from './config-file.ts';
+import { readIdentities } from './identity.ts';
 
 interface Options {
   store?: string;
+  identity?: string;
   timeout: number;
   readAhead?: number;
 }
@@ -26,6 +28,7 @@ export function defineFetch(command: Command): void {
     .argument('<segment>', 'the name of a WAL segment or a timeline history file: %f')
     .argument('<dest>', 'where to write it: %p')
     .option('--store <name>', "which store to read from; by default the stream's primary")
+    .option('--identity <file>', 'the age identity file that opens what is encrypted')
     .option('--timeout <seconds>', 'fail after so long', parseSeconds, TIMEOUT_SECONDS)
     .addOption(new Option('--read-ahead <bytes>', 'keep ready what follows the segment').argParser(Number).hideHelp())
     .addHelpText(
@@ -95,10 +98,11 @@ function giveUp({ segment, stream, options: { timeout } }: Asked): never {
 }
 
 async function openChunks(command: Command, { stream, options }: Asked): Promise<ChunkReader> {
-  const [config, { openStore }, { ChunkReader }, { demandArchive }, { patient }] = await Promise.all([
+  const [config, { openStore }, { ChunkReader }, { openDecoder }, { demandArchive }, { patient }] = await Promise.all([
     readConfig(command, { lazy: true }),
     import('../wiring/stores.ts'),
     import('../restore/chunks.ts'),
+    import('../codec/decoder.ts'),
     import('../restore/reading.ts'),
     import('../archive/patient-store.ts'),
   ]);
@@ -110,7 +114,8 @@ async function openChunks(command: Command, { stream, options }: Asked): Promise
   });
   const archive = await demandArchive(store, name);
   const { type } = archive.info.identity;
-  if (type === 'postgres') return new ChunkReader(archive);
+  const identities = await readIdentities(options.identity);
+  if (type === 'postgres') return new ChunkReader(archive, openDecoder({ identities }));
   throw new UsageError(`stream ${name} is a log of ${type}, not of postgres`, '"shipmate restore" is for it');
 }
 
@@ -128,6 +133,7 @@ async function letReadOn(command: Command, asked: Asked, recovery: Recovery, seg
   const { config } = command.optsWithGlobals<{ config: string }>();
   const flags = ['--config', resolve(config), '--read-ahead', String(segmentBytes)];
   if (options.store !== undefined) flags.push('--store', options.store);
+  if (options.identity !== undefined) flags.push('--identity', resolve(options.identity));
   const args = [`--max-semi-space-size=${READ_AHEAD_MIB}`, MAIN, 'fetch', stream, segment, resolve(dest), ...flags];
   try {
     await readOnAfter({ recovery, after: segment, command: [process.execPath, ...args] });

@@ -16,6 +16,7 @@ interface Options {
   afterGap?: boolean;
   throughTerm?: number;
   dryRun?: boolean;
+  identity?: string;
   replay?: boolean;
   socket?: string;
   user?: string;
@@ -31,6 +32,7 @@ export function defineRestore(command: Command): void {
     .option('--from <id>', "a base backup's GTID position or start LSN: only what comes after it")
     .option('--after-gap', 'restore what follows the last gap, for a base backup that was taken after it')
     .option('--through-term <n>', 'the log as this term left it, with what a later fork left behind', parseTerm)
+    .option('--identity <file>', 'the age identity file that opens what is encrypted; may hold several keys')
     .option('--replay', 'then apply it to a server: each transaction that the server does not have yet')
     .option('--socket <path>', "with --replay: the server's socket; by default as the mariadb client finds it")
     .option('--user <name>', 'with --replay: by default as the mariadb client has it')
@@ -47,7 +49,7 @@ function parseTerm(text: string): number {
 async function carryOut(command: Command, name: string, options: Options): Promise<void> {
   const { store, afterGap = false, throughTerm = null, dryRun = false, json = false, socket, user } = options;
   const begunMs = performance.now();
-  const archives = await readArchives(command);
+  const archives = await readArchives(command, options);
   const [stream] = archives.streams(name);
   const [{ parseUntil }, { planRestore }, { restore }, { besideOf }, { replay, replayCommands }] = await Promise.all([
     import('../restore/until.ts'),

@@ -8,6 +8,7 @@ import { print, printable, printJson, tellError } from './terminal.ts';
 
 interface Options {
   deep?: boolean;
+  identity?: string;
   store?: string;
   json?: boolean;
 }
@@ -16,10 +17,11 @@ export function defineVerify(command: Command): void {
   command
     .argument('[stream]', 'by default every stream of the config')
     .option('--deep', 'read every payload too, and check its digests')
+    .option('--identity <file>', 'with --deep: the age identity file that opens encrypted chunks')
     .option('--store <name>', "which store to check; by default each stream's primary")
     .option('--json', 'print JSON')
-    .action(async (name: string | undefined, { deep = false, store, json = false }: Options) => {
-      const archives = await readArchives(command);
+    .action(async (name: string | undefined, { deep = false, identity, store, json = false }: Options) => {
+      const archives = await readArchives(command, { identity });
       const { verify } = await import('../restore/verify.ts');
       const reports: Verification[] = [];
       const failures: unknown[] = [];
@@ -53,13 +55,17 @@ function conclude(reports: readonly Verification[], failures: readonly unknown[]
 
 /** The report for a terminal; faults and warnings one a line, each with its object's key. */
 export function reportText(report: Verification): string {
-  const { stream, store, deep, terms, chunks, bytes, storedBytes, end, open, orphans, faults, warnings } = report;
+  const { stream, store, deep, unopened, terms, chunks, bytes, storedBytes, end, open, orphans, faults, warnings } =
+    report;
   const verdict = faults.length > 0 ? 'NOT whole' : deep ? 'whole, every payload read' : 'whole';
   const upTo = end.id ? `, up to ${end.id}` : '';
   return [
     `stream ${stream} in store ${store}: ${verdict}`,
     `  ${terms} terms${open ? ' (the last one open)' : ''}, ${chunks} chunks, ${bytesText(bytes)} of log in ` +
       `${bytesText(storedBytes)}${upTo}`,
+    ...(unopened > 0
+      ? [`  ${unopened} encrypted chunks by the digests of their stored bytes alone: --identity FILE opens them`]
+      : []),
     ...(orphans > 0 ? [`  ${orphans} orphans behind seals: left by deposed masters, harmless`] : []),
     ...warnings.map(({ object, what }) => `  warning: ${object} ${what}`),
     ...faults.map(({ object, what }) => `  fault: ${object} ${what}`),

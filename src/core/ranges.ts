@@ -9,6 +9,8 @@ export interface Piece {
   readonly digest: string;
   /** Of all of the chunk's plain bytes. */
   readonly witness: string;
+  /** Whether the chunk is encrypted: then its witness is keyed, and tells nothing without the stream's secret. */
+  readonly encrypted: boolean;
   /** Where its first byte stands in the segment. */
   readonly offset: number;
   /** Plain bytes that count, from the chunk's first on. */
@@ -323,11 +325,12 @@ function segmentOf(chunk: Chunk, digest: string, evidence: Evidence | null): Gro
 }
 
 function pieceOf(chunk: Chunk, digest: string): Piece {
-  const { from, to, length, witness, firstEventMs, lastEventMs, openTransaction } = chunk;
+  const { from, to, length, witness, recipients, firstEventMs, lastEventMs, openTransaction } = chunk;
   return {
     place: placeIn(chunk),
     digest,
     witness,
+    encrypted: recipients !== undefined,
     offset: from.offset,
     length,
     chunkLength: length,

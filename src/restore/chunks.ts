@@ -60,17 +60,26 @@ export class ChunkReader {
     }
   }
 
-  /** Reads and proves all of them, in no order; `onChunk` is told of each, with what is wrong with it. */
-  async proveEach<R extends ChunkRef>(refs: Iterable<R>, onChunk: (ref: R, damage: ArchiveNotWhole | null) => void) {
+  /**
+   * Reads and proves all of them, in no order; `onChunk` is told of each, with what is wrong with it. Returns how many are
+   * encrypted and could not be opened: of those the stored bytes alone are proven.
+   */
+  async proveEach<R extends ChunkRef>(
+    refs: Iterable<R>,
+    onChunk: (ref: R, damage: ArchiveNotWhole | null) => void,
+  ): Promise<number> {
     const running = new Set<Promise<void>>();
     let bytesRunning = 0;
+    let unopened = 0;
     const prove = async (ref: R) => {
       try {
         (await this.read(ref)).release();
         onChunk(ref, null);
       } catch (error) {
-        if (!(error instanceof ArchiveNotWhole)) throw error;
-        onChunk(ref, error);
+        if (error instanceof ArchiveNotWhole) return onChunk(ref, error);
+        if (!(error instanceof ShipmateError) || error.code !== 'ENCRYPTED') throw error;
+        unopened++;
+        onChunk(ref, null);
       }
     };
     for (const ref of refs) {
@@ -84,6 +93,7 @@ export class ChunkReader {
       running.add(proving);
     }
     await Promise.all(running);
+    return unopened;
   }
 
   async #decode(key: string, { digest }: ChunkRef): Promise<Decoded> {

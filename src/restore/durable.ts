@@ -1,7 +1,8 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Archive } from '../archive/walk.ts';
 import type { Position } from '../core/position.ts';
-import { WitnessDigest } from '../core/witness.ts';
+import { keyedWitness, WitnessDigest } from '../core/witness.ts';
 import { codeOf } from '../errors.ts';
 import type { FilesByName } from '../source/source.ts';
 import type { ChunkReader } from './chunks.ts';
@@ -69,7 +70,7 @@ async function askStore(question: DurableQuestion, file: FileHandle, size: numbe
     return isRepeated ? yes('a later history file, which is in the archive, begins with it') : no(found.absent);
   }
   if (found.length < size) return no(`${found.length} of its ${size} bytes are in the archive`);
-  const isSame = found.length === size && (await holds(file, found));
+  const isSame = found.length === size && (await holds(file, found, chunks.archive));
   return isSame ? yes('the archive has the same bytes') : no('what the archive has under this name is another file');
 }
 
@@ -79,17 +80,34 @@ async function isRepeatedBy(later: string | null, question: DurableQuestion, fil
   if (later === null || later === name || files.kindOf(name) !== 'history') return false;
   const found = await findFile(chunks, later, files);
   if ('absent' in found) return false;
-  const pieces: Uint8Array[] = [];
-  for await (const { bytes } of chunks.readInOrder(found.pieces)) pieces.push(Buffer.from(bytes));
+  const laterBytes = await bytesOf(found, question, later);
+  if (laterBytes === null) return false;
   const { buffer, bytesRead } = await file.read(Buffer.alloc(found.length + 1), 0, found.length + 1, 0);
-  return bytesRead > 0 && Buffer.concat(pieces).subarray(0, bytesRead).equals(buffer.subarray(0, bytesRead));
+  return bytesRead > 0 && laterBytes.subarray(0, bytesRead).equals(buffer.subarray(0, bytesRead));
+}
+
+/** Of an encrypted file those here, if they are the same; null: they are not, or not here. */
+async function bytesOf(found: FoundFile, { chunks, directory }: DurableQuestion, name: string): Promise<Buffer | null> {
+  if (!found.pieces.some(({ encrypted }) => encrypted)) {
+    const pieces: Uint8Array[] = [];
+    for await (const { bytes } of chunks.readInOrder(found.pieces)) pieces.push(Buffer.from(bytes));
+    return Buffer.concat(pieces);
+  }
+  const file = await openFile(join(directory, name));
+  try {
+    if (file === null || !(await holds(file, found, chunks.archive))) return null;
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(found.length), 0, found.length, 0);
+    return buffer.subarray(0, bytesRead);
+  } finally {
+    await file?.close();
+  }
 }
 
 const READ_BYTES = 1 << 20;
 
-async function holds(file: FileHandle, { pieces }: FoundFile): Promise<boolean> {
+async function holds(file: FileHandle, { pieces }: FoundFile, { secret }: Archive): Promise<boolean> {
   const buffer = Buffer.allocUnsafe(READ_BYTES);
-  for (const { offset, length, chunkLength, witness } of pieces) {
+  for (const { offset, length, chunkLength, witness, encrypted } of pieces) {
     if (length !== chunkLength) return false; // of a part the archive tells no digest
     const digest = new WitnessDigest();
     for (let done = 0; done < length; ) {
@@ -98,7 +116,8 @@ async function holds(file: FileHandle, { pieces }: FoundFile): Promise<boolean> 
       digest.update(buffer.subarray(0, bytesRead));
       done += bytesRead;
     }
-    if (digest.digest() !== witness) return false;
+    const found = encrypted ? secret && keyedWitness(digest.digest(), await secret.read()) : digest.digest();
+    if (found !== witness) return false;
   }
   return true;
 }

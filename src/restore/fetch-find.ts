@@ -15,7 +15,10 @@ import { type LivingSegment, livingSegments, RangeReader, type RangeReading, rea
 /** A file of the log as the archive has it. */
 export interface FoundFile {
   readonly name: string;
-  readonly pieces: readonly Pick<Piece, 'place' | 'digest' | 'chunkLength' | 'length' | 'offset' | 'witness'>[];
+  readonly pieces: readonly Pick<
+    Piece,
+    'place' | 'digest' | 'chunkLength' | 'length' | 'offset' | 'witness' | 'encrypted'
+  >[];
   /** In the archive. */
   readonly length: number;
   /** Of the whole file: what is missing at its end was never written, and is zeros. */
@@ -365,8 +368,8 @@ function isRestUnwritten({ reader, hole, goesOn }: RangeReading, all: readonly L
 
 function fileOf(name: string, chunks: readonly Read<Chunk>[]): FoundFile {
   const pieces = chunks.map((chunk) => {
-    const { from, length, witness } = chunk.header;
-    return { ...refOf(chunk), offset: from.offset, length, witness };
+    const { from, length, witness, recipients } = chunk.header;
+    return { ...refOf(chunk), offset: from.offset, length, witness, encrypted: recipients !== undefined };
   });
   const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
   return { name, pieces, length, fileBytes: length, goesOn: false };

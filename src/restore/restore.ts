@@ -107,7 +107,7 @@ const READ_BYTES = 1 << 20;
 const START_BYTES = 64;
 const CREATE_OR_OPEN = constants.O_RDWR | constants.O_CREAT;
 
-/** How many of the segment's first pieces the file holds, by their witnesses. A piece that was cut can't be proven so. */
+/** How many of the segment's first pieces the file holds, by their witnesses. One that was cut, or encrypted, can't be proven so. */
 async function provenPieces(path: string, segment: PlannedSegment, progress: Progress): Promise<number> {
   const { pieces } = segment;
   const handle = await open(path, 'r');
@@ -115,7 +115,8 @@ async function provenPieces(path: string, segment: PlannedSegment, progress: Pro
     const buffer = Buffer.allocUnsafe(READ_BYTES);
     for (const [index, piece] of pieces.entries()) {
       const there = { ...piece, offset: offsetInFile(segment, piece) };
-      if (piece.length !== piece.chunkLength || !(await holds(handle, there, buffer))) return index;
+      if (piece.encrypted || piece.length !== piece.chunkLength) return index;
+      if (!(await holds(handle, there, buffer))) return index;
       progress.advance(piece.length);
     }
     return pieces.length;

@@ -15,6 +15,8 @@ export interface Verification {
   readonly archive: string;
   /** Whether every payload was read and proven, not only the chain of headers. */
   readonly deep: boolean;
+  /** Encrypted chunks that `deep` could not open: their stored bytes alone are proven. */
+  readonly unopened: number;
   readonly terms: number;
   readonly chunks: number;
   /** Of the log. */
@@ -39,7 +41,7 @@ export interface VerifyOptions {
 export async function verify(chunks: ChunkReader, { deep, progress }: VerifyOptions): Promise<Verification> {
   const { archive } = chunks;
   const { audit, end } = await auditFromFloor(archive, progress);
-  if (deep) await auditPayloads(chunks, audit, progress);
+  const unopened = deep ? await auditPayloads(chunks, audit, progress) : 0;
   const last = audit.living.runs.at(-1);
   const isOpen = end.slot > 0;
   return {
@@ -47,6 +49,7 @@ export async function verify(chunks: ChunkReader, { deep, progress }: VerifyOpti
     store: archive.store.name,
     archive: archive.info.archive,
     deep,
+    unopened,
     terms: audit.terms.size,
     chunks: audit.chunks.length,
     bytes: audit.chunks.reduce((sum, { chunkLength }) => sum + chunkLength, 0),
@@ -78,14 +81,16 @@ async function auditFromFloor(archive: Archive, progress: Progress): Promise<{ a
   }
 }
 
-async function auditPayloads(chunks: ChunkReader, audit: Audit, progress: Progress): Promise<void> {
+/** Returns how many chunks could not be opened. */
+async function auditPayloads(chunks: ChunkReader, audit: Audit, progress: Progress): Promise<number> {
   progress.stage('checking payloads', {
     unit: 'bytes',
     total: audit.chunks.reduce((sum, { storedBytes }) => sum + storedBytes, 0),
   });
   const damaged: { place: Place; error: ArchiveNotWhole }[] = [];
+  let unopened = 0;
   try {
-    await chunks.proveEach(audit.chunks, ({ place, storedBytes }, error) => {
+    unopened = await chunks.proveEach(audit.chunks, ({ place, storedBytes }, error) => {
       if (error !== null) damaged.push({ place, error });
       progress.advance(storedBytes);
     });
@@ -94,6 +99,7 @@ async function auditPayloads(chunks: ChunkReader, audit: Audit, progress: Progre
   }
   const floor = await readFloor(chunks.archive);
   for (const { place, error } of damaged) if (comparePlaces(place, floor) >= 0) audit.faultOf(place, error);
+  return unopened;
 }
 
 async function countOrphans(archive: Archive, { seals }: Audit): Promise<number> {
