@@ -21,29 +21,26 @@ export interface Waiter {
 
 interface Class {
   readonly name: string;
-  /** Bytes that were let pass and that the link has not carried yet. */
-  debt: number;
-  readonly waiting: Set<User>;
-  /** Where the user stands who was served last, bytes. */
-  served: number;
+  /** Those who wait or owe. */
+  readonly users: Set<User>;
 }
 
 /** One of those who share a class evenly. */
 interface User {
   readonly of: Class;
   readonly queue: Waiter[];
-  /** Bytes that it was given, counted on from where the class stood when it last began to wait. */
-  served: number;
+  /** Bytes that were let pass and that the link has not carried yet. */
+  debt: number;
 }
 
 /**
  * A link that classes share: each has its guaranteed rate while it wants it, and what others leave unused is lent at once
  * in proportion to the guarantees. Has no clock of its own; each `nowMs` is monotonic, milliseconds.
  *
- * What passes becomes the debt of its class, and the link pays all debts at the same time, each class's at its part of
- * the rate. Whoever waits passes while its class is less than a burst of its own part in debt, or all classes together
- * less than a burst of the link. So a chunk of any size passes at once, whole, and is paid for before the next.
- * Over any time no more passes than the link carries, two bursts, and a chunk of each class and one more.
+ * What passes becomes the debt of its user, and the link pays all debts at the same time, each at its part of the rate.
+ * A user goes on while it is less than a burst of its own part in debt, or all together less than a burst of the link. So
+ * a chunk of any size passes at once, whole, is paid for before its user's next, and holds up nobody else. Over any time
+ * no more passes than the link carries, two bursts, and a chunk of each user and one more.
  */
 export class Link {
   readonly #classes = new Map<string, Class>();
@@ -58,7 +55,7 @@ export class Link {
   set(rates: Rates | null, nowMs: number): void {
     this.#pay(nowMs);
     const part = rates === null || this.#rates === null ? 0 : Math.min(1, rates.link / this.#rates.link);
-    for (const one of this.#classes.values()) one.debt *= part;
+    for (const user of this.#users()) user.debt *= part;
     this.#rates = rates;
     this.advance(nowMs);
   }
@@ -66,25 +63,23 @@ export class Link {
   user(className: string): User {
     let of = this.#classes.get(className);
     if (!of) {
-      of = { name: className, debt: 0, waiting: new Set(), served: 0 };
+      of = { name: className, users: new Set() };
       this.#classes.set(className, of);
     }
-    return { of, queue: [], served: 0 };
+    return { of, queue: [], debt: 0 };
   }
 
   /** Takes its place behind what the user waits for already; `advance` lets it pass. */
   ask(user: User, waiter: Waiter): void {
-    if (user.queue.push(waiter) > 1) return;
-    user.of.waiting.add(user);
-    // Time without a wish is no credit.
-    user.served = Math.max(user.served, user.of.served);
+    user.queue.push(waiter);
+    user.of.users.add(user);
   }
 
   /** As if it had never asked. */
   leave(user: User, waiter: Waiter): void {
     const place = user.queue.indexOf(waiter);
     if (place >= 0) user.queue.splice(place, 1);
-    if (user.queue.length === 0) user.of.waiting.delete(user);
+    dropIdle(user);
   }
 
   /** Lets pass whoever may now. */
@@ -96,14 +91,13 @@ export class Link {
   /** From the last `advance` until another is of use, at the latest; Infinity while nobody waits. */
   get nextMs(): number {
     const rates = this.#rates;
-    if (rates === null || this.#wanting().length === 0) return Number.POSITIVE_INFINITY;
-    const speeds = this.#speeds();
-    const total = this.#total();
-    const times = [(total - burst(rates.link)) / (rates.link / 1000)];
-    for (const [{ debt, waiting, name }, speed] of speeds) {
+    const users = this.#users();
+    if (rates === null || !users.some(isWaiting)) return Number.POSITIVE_INFINITY;
+    const times = [(debtOf(users) - burst(rates.link)) / (rates.link / 1000)];
+    for (const [user, speed] of this.#speeds()) {
       if (speed <= 0) continue;
-      times.push(debt / speed); // then others are paid faster
-      if (waiting.size > 0) times.push((debt - burst(this.#part(name))) / speed);
+      times.push(user.debt / speed); // then others are paid faster
+      if (isWaiting(user)) times.push((user.debt - burst(this.#part(user))) / speed);
     }
     return Math.max(0, Math.min(...times.filter((ms) => ms > 0)));
   }
@@ -115,69 +109,74 @@ export class Link {
       const speeds = [...this.#speeds()];
       if (speeds.length === 0) return;
       const stepMs = Math.min(leftMs, ...speeds.map(([{ debt }, speed]) => debt / speed));
-      for (const [one, speed] of speeds) {
-        one.debt -= speed * stepMs;
-        if (one.debt < NOTHING) one.debt = 0;
+      for (const [user, speed] of speeds) {
+        user.debt -= speed * stepMs;
+        if (user.debt < NOTHING) user.debt = 0;
+        dropIdle(user);
       }
       leftMs -= stepMs;
     }
   }
 
-  /** Bytes a millisecond at which the debt of each class that has any is paid. */
-  #speeds(): Map<Class, number> {
-    const owing = [...this.#classes.values()].filter(({ debt }) => debt > 0);
-    const parts = owing.map(({ name }) => this.#part(name));
-    const all = parts.reduce((sum, part) => sum + part, 0);
+  /** Bytes a millisecond at which the debt of each user who has any is paid. */
+  #speeds(): Map<User, number> {
     const link = (this.#rates?.link ?? 0) / 1000;
-    return new Map(owing.map((one, n) => [one, link * (all > 0 ? parts[n]! / all : 1 / owing.length)]));
+    const owing = [...this.#classes.values()]
+      .map((one) => ({ part: this.#partOf(one), users: [...one.users].filter(({ debt }) => debt > 0) }))
+      .filter(({ users }) => users.length > 0);
+    const all = owing.reduce((sum, { part }) => sum + part, 0);
+    const speeds = owing.flatMap(({ part, users }) => {
+      const speed = link * (all > 0 ? part / all : 1 / owing.length);
+      return users.map((user) => [user, speed / users.length] as const);
+    });
+    return new Map(speeds);
   }
 
-  /** What a class has when all want something: its guarantee, or of what is left an even part. */
-  #part(name: string): number {
-    const { link, guaranteed } = this.#rates!;
+  /** What a class has when all want something: its guarantee, or an even part of what is not reserved. */
+  #partOf({ name }: Class): number {
+    const { link, guaranteed } = this.#rates ?? { link: 0, guaranteed: {} };
     if (Object.hasOwn(guaranteed, name)) return guaranteed[name]!;
     const reserved = Object.values(guaranteed).reduce((sum, rate) => sum + rate, 0);
     const others = [...this.#classes.values()].filter(
-      ({ name: other, debt, waiting }) => !Object.hasOwn(guaranteed, other) && (debt > 0 || waiting.size > 0),
+      (one) => one.users.size > 0 && !Object.hasOwn(guaranteed, one.name),
     );
     return Math.max(0, link - reserved) / Math.max(1, others.length);
   }
 
-  /** Of the classes that may go on the one that is least in debt for its part, and of its users the one that had least. */
+  #part({ of }: User): number {
+    return this.#partOf(of) / Math.max(1, of.users.size);
+  }
+
+  /** Of those who may go on the one that is least in debt for its part. */
   #next(): User | null {
     const rates = this.#rates;
-    let wanting = this.#wanting();
-    if (rates !== null) {
-      const room = this.#total() <= burst(rates.link) + NOTHING;
-      wanting = wanting.filter(({ name, debt }) => room || debt <= burst(this.#part(name)) + NOTHING);
-    }
-    const owes = ({ name, debt }: Class) => (rates === null ? 0 : debt / Math.max(this.#part(name), NOTHING));
-    const chosen = least(wanting, owes);
-    return chosen && least([...chosen.waiting], ({ served }) => served);
+    const users = this.#users();
+    const waiting = users.filter(isWaiting);
+    if (rates === null) return waiting[0] ?? null;
+    const room = debtOf(users) <= burst(rates.link) + NOTHING;
+    const owed = waiting.map((user) => ({ user, debt: user.debt, part: this.#part(user) }));
+    const next = owed
+      .filter(({ debt, part }) => room || debt <= burst(part) + NOTHING)
+      .sort((a, b) => a.debt / Math.max(a.part, NOTHING) - b.debt / Math.max(b.part, NOTHING));
+    return next[0]?.user ?? null;
   }
 
   #pass(user: User): void {
-    const waiter = user.queue.shift()!;
-    if (user.queue.length === 0) user.of.waiting.delete(user);
-    user.of.served = Math.max(user.of.served, user.served);
-    user.served += waiter.bytes;
-    if (this.#rates !== null) user.of.debt += waiter.bytes;
-    waiter.pass();
+    const { bytes, pass } = user.queue.shift()!;
+    if (this.#rates !== null) user.debt += bytes;
+    dropIdle(user);
+    pass();
   }
 
-  #wanting(): Class[] {
-    return [...this.#classes.values()].filter(({ waiting }) => waiting.size > 0);
-  }
-
-  #total(): number {
-    return this.#classes.values().reduce((sum, { debt }) => sum + debt, 0);
+  #users(): User[] {
+    return [...this.#classes.values()].flatMap(({ users }) => [...users]);
   }
 }
 
+const isWaiting = ({ queue }: User) => queue.length > 0;
+const debtOf = (users: readonly User[]) => users.reduce((sum, { debt }) => sum + debt, 0);
 const burst = (rate: number) => (rate * BURST_MS) / 1000;
 
-function least<T>(all: readonly T[], of: (one: T) => number): T | null {
-  let found: T | null = null;
-  for (const one of all) if (found === null || of(one) < of(found)) found = one;
-  return found;
+function dropIdle(user: User): void {
+  if (user.debt === 0 && !isWaiting(user)) user.of.users.delete(user);
 }
