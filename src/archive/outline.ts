@@ -1,6 +1,6 @@
 import { type ChainEnd, endAfter, step } from '../core/chain.ts';
 import type { Opening, Read, Seal } from '../core/header.ts';
-import { comparePlaces, termOf, termPrefix, termsPrefix } from '../core/keys.ts';
+import { comparePlaces, type Place, termOf, termPrefix, termsPrefix } from '../core/keys.ts';
 import { mapAtOnce } from './search.ts';
 import { type Archive, nearEnd, readPlace } from './walk.ts';
 
@@ -45,6 +45,18 @@ export async function readOutline(archive: Archive, floor: ChainEnd): Promise<Te
     if (seal) start = endAfter(seal);
   }
   return outlines;
+}
+
+/**
+ * The openings of the terms below a floor, and of the one that it stands in, newest first: they outlive retention. A copy that
+ * was begun at a floor may lack them.
+ */
+export async function* openingsBelow(archive: Archive, floor: Place): AsyncGenerator<Read<Opening>> {
+  for (let last = floor.slot > 0 ? floor.term : floor.term - 1; last > 0; last -= AT_ONCE) {
+    const terms = Array.from({ length: Math.min(AT_ONCE, last) }, (_, n) => last - n);
+    const firsts = await Promise.all(terms.map((term) => readPlace(archive, { term, slot: 0 })));
+    for (const first of firsts) if (first?.header.kind === 'opening') yield { ...first, header: first.header };
+  }
 }
 
 async function laterTerms({ store, info }: Archive, term: number): Promise<number[]> {

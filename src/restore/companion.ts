@@ -1,5 +1,6 @@
-import { readOutline } from '../archive/outline.ts';
+import { openingsBelow, readOutline } from '../archive/outline.ts';
 import { type Archive, readFloor, readPlace } from '../archive/walk.ts';
+import type { Read } from '../core/header.ts';
 import { LivingLog, type Run, type Segment } from '../core/ranges.ts';
 import { ArchiveNotWhole } from '../errors.ts';
 import type { LogFormat } from '../source/source.ts';
@@ -41,20 +42,34 @@ export async function withCompanion(
 const isSame = (a: Segment, b: Segment) =>
   a.name === b.name && a.origin === b.origin && a.incarnation === b.incarnation && a.offset === 0;
 
-/** The file in the life of its server's log that the segment names: it stands at the beginning of a term. */
+/**
+ * The file in the life of its server's log that the segment names: it stands at the beginning of a term. Below the floor too:
+ * retention leaves it there.
+ */
 async function find(archive: Archive, wanted: Segment): Promise<Segment | null> {
   try {
-    const outlines = (await readOutline(archive, await readFloor(archive))) ?? [];
+    const floor = await readFloor(archive);
+    const outlines = (await readOutline(archive, floor)) ?? [];
     for (const { term, opening, firstSlot, endSlot } of outlines.toReversed()) {
       if (opening?.at?.segment !== wanted.name || firstSlot === endSlot) continue;
-      const log = new LivingLog(null);
-      const read = await readPlace(archive, { term, slot: firstSlot });
-      if (read !== null) log.add(read);
-      const found = log.runs[0]?.segments[0];
+      const found = segmentIn(await readPlace(archive, { term, slot: firstSlot }));
+      if (found && isSame(found, wanted)) return found;
+    }
+    for await (const { header, digest } of openingsBelow(archive, floor)) {
+      if (header.at?.segment !== wanted.name) continue;
+      const read = await readPlace(archive, { term: header.term, slot: 1 });
+      const found = read?.header.prev === digest ? segmentIn(read) : null;
       if (found && isSame(found, wanted)) return found;
     }
     return null;
   } catch (error) {
     throw notWhole(error);
   }
+}
+
+/** The segment that a chunk begins. */
+function segmentIn(read: Read | null): Segment | null {
+  const log = new LivingLog(null);
+  if (read !== null) log.add(read);
+  return log.runs[0]?.segments[0] ?? null;
 }
