@@ -13,7 +13,7 @@ import type { OwnLog } from './mariadb/pair.ts';
 import { LogReader } from './mariadb/reader.ts';
 import { ReplicaDuty } from './mariadb/replica-duty.ts';
 import type { Segment } from './mariadb/segment.ts';
-import { isReplica, Server, type ServerState } from './mariadb/server.ts';
+import { mayBeReplica, Server, type ServerState } from './mariadb/server.ts';
 import type { Backlog, Head, Located, LogSlice, LogSource } from './source.ts';
 import { openTailer } from './tailer.ts';
 
@@ -58,14 +58,14 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
     const ofThis = (told: ServerState | null) => (told?.serverId === newest?.header.serverId ? told : null);
     const askServer = async () => ofThis((await server?.ask({ patient })) ?? null);
     const lastKnown = ofThis(server?.lastKnown ?? null);
-    return { lineage, index: logIndex, flavour, server: ofThis(state), lastKnown, askServer };
+    const isSilent = server?.isSilent ?? false;
+    return { lineage, index: logIndex, flavour, server: ofThis(state), lastKnown, isSilent, askServer };
   };
 
   /** Before a slice of a replica's log is handed out: what was written on it must not become part of the archive. */
   const demandReplicated = async ({ from, to }: LogSlice) => {
-    const { lastKnown = null } = server ?? {};
-    if (!isReplica(lastKnown)) return;
-    const errant = await errantBeyond(await ownLog(binlogs.current, lastKnown, { patient: true }), from.id);
+    if (server === null || !mayBeReplica(server)) return;
+    const errant = await errantBeyond(await ownLog(binlogs.current, server.lastKnown, { patient: true }), from.id);
     if (errant === null) return;
     throw new Discontinuity(
       `stream ${stream}: ${to.segment}: ${errant}`,

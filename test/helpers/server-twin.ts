@@ -36,8 +36,8 @@ const stateOf = ({ serverId }: ServerLog, facts: Partial<ServerState>): ServerSt
   ...facts,
 });
 
-/** A twin beside a server, which remembers what it saw; `facts` are what SQL says, null: nothing. */
-export function twinAt(here: ServerLog) {
+/** A twin beside a server, which remembers what it saw; `facts` are what SQL says, null: nothing, for it is down, or silent. */
+export function twinAt(here: ServerLog, { isSilent = false } = {}) {
   const binlogs = new Binlogs({ dir: here.dir, flavour: 'mariadb' });
   const [index, branches] = [new LogIndex('mariadb'), new Branches()];
   closing.push(binlogs);
@@ -45,7 +45,7 @@ export function twinAt(here: ServerLog) {
     const stateFor = (told: Partial<ServerState> | null) => told && stateOf(here, told);
     const server = stateFor(facts);
     const own = { lineage: await binlogs.look(), index, flavour: 'mariadb', server, lastKnown: server } as const;
-    return locate({ ...own, askServer: async () => stateFor(asked) }, head, branches);
+    return locate({ ...own, isSilent, askServer: async () => stateFor(asked) }, head, branches);
   };
 }
 

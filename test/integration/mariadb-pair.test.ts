@@ -206,6 +206,8 @@ describe('two servers in replication', () => {
       expect(error).toBeInstanceOf(Discontinuity);
       expect(String(error)).toContain('0-2-7');
       expect(await twin.locate(shipping.head())).toMatchObject({ result: 'fork', allowed: false });
+      // Nor by a daemon that starts now, and never heard that it is one.
+      expect(await open(b).locate(shipping.head())).toMatchObject({ result: 'fork', allowed: false });
     } finally {
       process.kill(b.pid, 'SIGCONT');
     }

@@ -144,6 +144,12 @@ describe('writes on a replica', () => {
       allowed: false,
       reason: expect.stringContaining('0-2-3 was written on this server, a replica when it last answered'),
     });
+    // Nobody has said yet what it is; a server that is down must not keep its twin from shipping what is left.
+    expect(await twinAt(replica, { isSilent: true })(archive.head(), null)).toMatchObject({
+      allowed: false,
+      reason: '0-2-3 was written on this server, which has not said yet whether it is a replica',
+    });
+    expect(await twinAt(replica)(archive.head(), null)).toMatchObject({ result: 'move', allowed: true });
     // By the time of the second question it was promoted; or the two replicate from each other.
     for (const asked of [LIVING, { ...facts, isInRing: true }]) {
       expect(await twin(archive.head(), facts, asked)).toMatchObject({ result: 'move', allowed: true });

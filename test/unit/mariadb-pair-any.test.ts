@@ -75,7 +75,7 @@ async function locateIn({ dir, serverId }: ServerLog, head: Head, facts: Partial
   const binlogs = new Binlogs({ dir, flavour: 'mariadb' });
   const state = { serverId, isWritable: true, isReplicating: false, isInRing: false, slavePosition: '', ...facts };
   const server = facts && state;
-  const asked = { server, lastKnown: server, askServer: async () => server };
+  const asked = { server, lastKnown: server, isSilent: false, askServer: async () => server };
   try {
     const own = {
       lineage: await binlogs.look(),

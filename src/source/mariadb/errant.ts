@@ -1,23 +1,27 @@
 import type { Lineage } from './binlogs.ts';
 import { type Gtid, gtidText, MariadbGtidState } from './gtid.ts';
 import { firstAt, type OwnLog } from './pair.ts';
-import { isReplica, type ServerState } from './server.ts';
+import { isReplica, mayBeReplica, type ServerState } from './server.ts';
 
 /** What was found, in words: `0-2-7 was written on this server, which is a replica`. */
 type Finding = string;
 
 /**
- * A transaction that somebody wrote on this server although it is a replica, or was one when it last answered: the first
- * beyond an ID, or the last of all, since an archive that goes on soon has a higher number; null where there is none, and
- * where the server was never seen as a replica. What it wrote while it was the primary is none.
+ * A transaction that somebody wrote on this server although it is a replica, was one when it last answered, or may be one
+ * since it has not answered yet: the first beyond an ID, or the last of all, since an archive that goes on soon has a higher
+ * number; null where there is none, and where the server is down and was never seen as a replica. What it wrote while it
+ * was the primary is none.
  */
 export async function errantBeyond(own: OwnLog, id: string): Promise<Finding | null> {
-  if (!isReplica(own.lastKnown) || own.flavour !== 'mariadb') return null;
+  if (!mayBeReplica(own) || own.flavour !== 'mariadb') return null;
   const suspect = await firstErrant(own, own.lastKnown, id);
   if (suspect === null) return null;
   // A promotion comes before the first write. Without an answer nothing shows that there was one, and nothing can take back
   // what was shipped.
   const server = await own.askServer();
+  if (server === null && own.lastKnown === null) {
+    return `${suspect} was written on this server, which has not said yet whether it is a replica`;
+  }
   if (server === null) {
     return `${suspect} was written on this server, a replica when it last answered: it does not say whether it was promoted since`;
   }

@@ -13,6 +13,8 @@ export interface OwnLog {
   readonly server: ServerState | null;
   /** What it was when it last answered. Null: it never did. */
   readonly lastKnown: ServerState | null;
+  /** Whether there is a server to ask that is not down, but too slow to answer. */
+  readonly isSilent: boolean;
   /** The same as `server`, learnt after the call. */
   askServer(): Promise<ServerState | null>;
 }

@@ -25,6 +25,10 @@ export const isLiving = (facts: ServerState | null) => facts?.isWritable === tru
 /** Whether all that its log says should come from another server. */
 export const isReplica = (facts: ServerState | null) => facts?.isReplicating === true && !facts.isInRing;
 
+/** Whether it is one as far as is known: it stays one until it says otherwise, and may be one until it has said anything. */
+export const mayBeReplica = ({ lastKnown, isSilent }: Pick<Server, 'lastKnown' | 'isSilent'>) =>
+  lastKnown === null ? isSilent : isReplica(lastKnown);
+
 const FRESH_MS = 900;
 const POLL_MS = 500;
 /** An answer that takes longer is given up on, and its connection with it. */
@@ -42,6 +46,7 @@ export class Server {
   #facts: ServerState | null = null;
   #lastKnown: ServerState | null = null;
   #askedMs = Number.NEGATIVE_INFINITY;
+  #isSilent = true;
   #trouble = '';
   #polling = new Set<symbol>();
   #closed = false;
@@ -60,13 +65,19 @@ export class Server {
   /** Facts learnt after the call; `patient`: as long as one question may take. */
   async ask({ patient = false } = {}): Promise<ServerState | null> {
     const patienceMs = patient ? ANSWER_WITHIN_MS : PATIENCE_MS;
-    await patiently(this.#asking, patienceMs);
-    return patiently(this.#start(), patienceMs);
+    const before = this.#asking;
+    await patiently(before, patienceMs);
+    return before !== null && this.#asking === before ? null : patiently(this.#start(), patienceMs);
   }
 
-  /** The last facts learnt, however old: a server that was a replica stays one until it says otherwise. */
+  /** The last facts learnt, however old. */
   get lastKnown(): ServerState | null {
     return this.#lastKnown;
+  }
+
+  /** Whether it neither answered the last question in time, nor refused it, as one does that is down; so before the first. */
+  get isSilent(): boolean {
+    return this.#isSilent;
   }
 
   /** Keeps `lastKnown` up to date until the returned function is called. */
@@ -106,9 +117,11 @@ export class Server {
     try {
       this.#facts = await this.#query();
       this.#lastKnown = this.#facts;
+      this.#isSilent = false;
       this.#trouble = '';
     } catch (error) {
       this.#facts = null;
+      this.#isSilent = performance.now() - startedMs >= ANSWER_WITHIN_MS;
       this.#drop();
       const trouble = redact(messageOf(error));
       if (trouble !== this.#trouble && !this.#closed) {
