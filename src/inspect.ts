@@ -7,7 +7,7 @@ import { messageOf, ShipmateError } from './errors.ts';
 import { createLog } from './log.ts';
 import type { Finding, LogSource } from './source/source.ts';
 import { openStore } from './wiring/stores.ts';
-import { demandRecipients, inspectBackend, openCoordination, openSource, secretOf } from './wiring.ts';
+import { demandRecipients, inspectBackend, openCoordination, openSource, primaryOf, secretOf } from './wiring.ts';
 
 /** A finding, and what it is about: `etcd`, `store main`, `stream orders`. */
 export interface About extends Finding {
@@ -23,7 +23,13 @@ export async function inspect(config: Config): Promise<About[]> {
   const coordination = await openCoordination(config, log);
   try {
     const streams = Object.values(config.streams);
-    const stores = new Map(streams.map(({ plan, name }) => [plan.primary, name]));
+    const primaries = new Map<StreamConfig, string>();
+    for (const stream of streams) primaries.set(stream, await primaryNow(config, stream, coordination));
+    const stores = new Map(
+      [...primaries].flatMap(([{ plan, name }, primary]) =>
+        [primary, ...plan.copies].map((store): [string, string] => [store, name]),
+      ),
+    );
     const findings = [
       about('config', async () => [{ level: 'ok', message: `${streams.length} stream(s), node ${config.node}` }]),
       about(coordination.kind, () => inspectTwins(coordination, config)),
@@ -31,7 +37,10 @@ export async function inspect(config: Config): Promise<About[]> {
       ...streams.map(async (stream) => {
         const source = openSource(stream, { node: config.node, log });
         try {
-          return await about(`stream ${stream.name}`, () => inspectStream(config, stream, source, coordination));
+          return await about(`stream ${stream.name}`, async () => [
+            ...inspectPlan(stream, primaries.get(stream)!),
+            ...(await inspectStream(config, stream, { source, coordination, primary: primaries.get(stream)! })),
+          ]);
         } finally {
           await source.close();
         }
@@ -41,6 +50,24 @@ export async function inspect(config: Config): Promise<About[]> {
   } finally {
     await coordination.close();
   }
+}
+
+/** Where etcd can't be asked, which is a finding of its own, the config's. */
+const primaryNow = (config: Config, stream: StreamConfig, coordination: Coordination): Promise<string> =>
+  primaryOf(config, stream, coordination).then(
+    ({ store }) => store,
+    () => stream.plan.primary,
+  );
+
+function inspectPlan({ name, plan }: StreamConfig, primary: string): Finding[] {
+  if (primary === plan.primary) return [];
+  return [
+    {
+      level: 'warning',
+      message: `store ${primary} was promoted, but the plan says primary: ${plan.primary}`,
+      hint: `correct it on all hosts: until then fetch, restore, ls and verify of ${name} look into ${plan.primary}`,
+    },
+  ];
 }
 
 async function about(subject: string, look: () => Promise<Finding[]>): Promise<About[]> {
@@ -86,16 +113,15 @@ async function inspectCreating(config: Config, name: string, stream: string): Pr
 async function inspectStream(
   config: Config,
   stream: StreamConfig,
-  source: LogSource,
-  coordination: Coordination,
+  { source, coordination, primary }: { source: LogSource; coordination: Coordination; primary: string },
 ): Promise<Finding[]> {
-  const { name, plan } = stream;
+  const { name } = stream;
   demandRecipients(stream);
-  const found = await readArchive(await openStore(config, plan.primary), name);
+  const found = await readArchive(await openStore(config, primary), name);
   if (found === null) {
     return [
       ...(await source.inspect()),
-      { level: 'ok', message: `no archive in store ${plan.primary} yet: "shipmate run --init" creates it` },
+      { level: 'ok', message: `no archive in store ${primary} yet: "shipmate run --init" creates it` },
     ];
   }
   const archive = { ...found, secret: secretOf(config, name, coordination) };
@@ -105,7 +131,7 @@ async function inspectStream(
       ...(await source.inspect()),
       {
         level: 'error',
-        message: `store ${plan.primary} holds archive ${archive.info.archive}, but the twins know ${known.id}`,
+        message: `store ${primary} holds archive ${archive.info.archive}, but the twins know ${known.id}`,
         hint: `another cluster's store or prefix? If it is this database's archive: shipmate adopt ${name}`,
       },
     ];

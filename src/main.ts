@@ -29,5 +29,6 @@ process.stdout.on('error', (error) => {
 process.stderr.on('error', () => {});
 
 const { shipmate } = await import('./cli/shipmate.ts');
+const { leave } = await import('./cli/leave.ts');
 // Exits rather than waits: whatever a library left open must not keep a finished command alive.
-process.exit(await shipmate(process.argv.slice(2)));
+leave(await shipmate(process.argv.slice(2)));

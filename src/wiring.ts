@@ -1,11 +1,12 @@
 import { type AdminServer, startAdmin } from './admin/server.ts';
+import { choosePrimary, type Primary } from './archive/generation.ts';
 import type { Opener } from './archive/identity.ts';
 import { WitnessSecret } from './archive/secret.ts';
 import { parseRecipient } from './codec/age-keys.ts';
 import { openBlockPool } from './codec/blocks.ts';
 import { type Encoder, encrypting, openEncoder } from './codec/encoder.ts';
 import { type Config, readPassword, type StreamConfig, sharedDigest, slotOf, storeOf, streamOf } from './config.ts';
-import type { ArchiveMemory, Coordination } from './coordination/coordination.ts';
+import type { ArchiveMemory, Coordination, Overview } from './coordination/coordination.ts';
 import { openEtcd } from './coordination/etcd.ts';
 import { SoloArchives } from './coordination/solo/boards.ts';
 import { Folder } from './coordination/solo/folder.ts';
@@ -18,6 +19,7 @@ import { Metrics } from './metrics.ts';
 import { runDaemon } from './ship/daemon.ts';
 import { Governor } from './ship/governor.ts';
 import { BandwidthLimits } from './ship/limits.ts';
+import { copiesOf } from './ship/primary.ts';
 import { StreamShipper } from './ship/stream.ts';
 import { Wake } from './ship/wake.ts';
 import { filesFormat } from './source/files/format.ts';
@@ -122,12 +124,12 @@ export async function withOpener<T>(
   const source = openSource(stream, { node: config.node, log: createLog({ node: config.node, level: 'error' }) });
   try {
     return await use({
-      store: await openStore(config, stream.plan.primary),
+      store: await openStore(config, (await primaryOf(config, stream, coordination)).store),
       stream: name,
       cluster: config.cluster,
       node: config.node,
       identity: await source.identity(),
-      memories: [coordination.archives, localMemory(config, coordination)],
+      memories: memoriesOf(config, coordination),
       encrypts: stream.recipients.length > 0,
       signal: new AbortController().signal,
     });
@@ -140,9 +142,25 @@ function localMemory(config: Config, coordination: Coordination): ArchiveMemory 
   return coordination.kind === 'solo' ? coordination.archives : new SoloArchives(new Folder(config.stateDir, 'local'));
 }
 
+/** What the twins remember together, and what this host does. */
+export function memoriesOf(config: Config, coordination: Coordination): Opener['memories'] {
+  return [coordination.archives, localMemory(config, coordination)];
+}
+
+/** The stream's effective primary: the config's, unless another store was promoted. */
+export function primaryOf(config: Config, { name, plan }: StreamConfig, coordination: Coordination): Promise<Primary> {
+  return choosePrimary({
+    stream: name,
+    primary: plan.primary,
+    stores: [plan.primary, ...plan.copies],
+    openStore: (store) => openStore(config, store),
+    memories: memoriesOf(config, coordination),
+  });
+}
+
 /** What compares a stream's encrypted chunks with its log. */
 export function secretOf(config: Config, stream: string, coordination: Coordination): WitnessSecret {
-  return new WitnessSecret({ stream, memories: [coordination.archives, localMemory(config, coordination)] });
+  return new WitnessSecret({ stream, memories: memoriesOf(config, coordination) });
 }
 
 /** Throws UsageError where a recipient was mistyped: nobody could read what is encrypted for it. */
@@ -235,8 +253,10 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   const view = {
     metrics: () => metrics.text(),
     ready: () => readinessOf(shippers, coordination),
-    status: async () =>
-      statusReport(await coordination.overview(), { cluster: config.cluster, stores: storesOf(config) }),
+    status: async () => {
+      const overview = await coordination.overview();
+      return statusReport(overview, { cluster: config.cluster, stores: storesOf(config, overview) });
+    },
     durable: durableIn(streams.map((stream, index) => ({ stream, shipper: shippers[index]! }))),
   };
   let admin: AdminServer | null = null;
@@ -295,7 +315,13 @@ function readinessOf(shippers: readonly StreamShipper[], coordination: Coordinat
   return { ok: reasons.length === 0, reasons };
 }
 
-/** Names of each stream's stores, for the status. */
-export function storesOf(config: Config): Record<string, string[]> {
-  return Object.fromEntries(Object.values(config.streams).map(({ name, plan }) => [name, [plan.primary, ...plan.copies]]));
+/** Names of each stream's stores for the status, its effective primary first. */
+export function storesOf(config: Config, { streams }: Overview): Record<string, string[]> {
+  return Object.fromEntries(
+    Object.values(config.streams).map(({ name, plan }) => {
+      const promoted = streams.find((stream) => stream.name === name)?.promotion?.store;
+      const copies = promoted === undefined ? plan.copies : copiesOf(plan, promoted);
+      return [name, [promoted ?? plan.primary, ...copies]];
+    }),
+  );
 }

@@ -12,11 +12,12 @@ export function defineAdopt(command: Command): void {
     .action(async (stream: string, { yes = false }: { yes?: boolean }) => {
       requireTerminal({ yes });
       await withCoordination(command, async (coordination, config) => {
-        const name = streamOf(config, stream).plan.primary;
-        const [{ openStore }, { withOpener }] = await Promise.all([
+        const [{ openStore }, { primaryOf, withOpener }, { generationOf, remember }] = await Promise.all([
           import('../wiring/stores.ts'),
           import('../wiring.ts'),
+          import('../archive/generation.ts'),
         ]);
+        const { store: name } = await primaryOf(config, streamOf(config, stream), coordination);
         const { adoptArchive, readArchive } = await import('../archive/identity.ts');
         const found = await readArchive(await openStore(config, name), stream);
         print(
@@ -33,9 +34,12 @@ export function defineAdopt(command: Command): void {
             hint: 'answer y, or give --yes, to go on',
           });
         }
-        const info = await withOpener(config, stream, coordination, (opener) =>
-          adoptArchive(opener, coordination.cursors),
-        );
+        const info = await withOpener(config, stream, coordination, async (opener) => {
+          const adopted = await adoptArchive(opener, coordination.cursors);
+          const archive = { store: opener.store, info: adopted };
+          await remember(archive, await generationOf(archive), opener.memories);
+          return adopted;
+        });
         print(`archive ${info.archive} is the archive of ${stream} now; restart daemons that refused it`);
       });
     });

@@ -73,6 +73,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./accept-fork.ts')).defineAcceptFork,
   },
   {
+    name: 'promote',
+    summary: 'makes a copy the primary, when the primary store is lost',
+    load: async () => (await import('./promote.ts')).definePromote,
+  },
+  {
     name: 'adopt',
     summary: "makes what the store holds this cluster's archive of a stream, whatever was remembered",
     load: async () => (await import('./adopt.ts')).defineAdopt,
@@ -81,6 +86,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     name: 'prune',
     summary: 'deletes the log that nothing asks to keep, from the primary and, later, from its copies',
     load: async () => (await import('./prune.ts')).definePrune,
+  },
+  {
+    name: 'repair',
+    summary: "writes what is missing or damaged in one of an archive's stores from another",
+    load: async () => (await import('./repair.ts')).defineRepair,
   },
   {
     name: 'config',

@@ -32,7 +32,8 @@ export function defineStatus(command: Command): void {
 
 async function reportOf(coordination: Coordination, config: Config): Promise<StatusReport> {
   const { storesOf } = await import('../wiring.ts');
-  return statusReport(await coordination.overview(), { cluster: config.cluster, stores: storesOf(config) });
+  const overview = await coordination.overview();
+  return statusReport(overview, { cluster: config.cluster, stores: storesOf(config, overview) });
 }
 
 function draw(report: StatusReport): string {

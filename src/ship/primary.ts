@@ -72,7 +72,7 @@ export async function openPrimary(options: PrimaryOptions, signal: AbortSignal):
 }
 
 /** The old primary is no copy until the config says so: what it holds beyond the promoted copy's end is left. */
-function copiesOf({ primary, copies }: PrimaryOptions['plan'], store: string): string[] {
+export function copiesOf({ primary, copies }: PrimaryOptions['plan'], store: string): string[] {
   return copies.filter((copy) => copy !== store && copy !== primary);
 }
 
