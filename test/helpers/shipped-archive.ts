@@ -3,7 +3,7 @@ import { headOf } from '../../src/archive/head.ts';
 import { newClaim, openTerm, sealOpenTerm } from '../../src/archive/takeover.ts';
 import { type Archive, findEnd } from '../../src/archive/walk.ts';
 import { type BlockPool, openBlockPool } from '../../src/codec/blocks.ts';
-import { openEncoder } from '../../src/codec/encoder.ts';
+import { encrypting, openEncoder } from '../../src/codec/encoder.ts';
 import type { CursorBoard, Leadership } from '../../src/coordination/coordination.ts';
 import { DEFAULT_WINDOW, decodeArchiveFile, encodeArchiveFile } from '../../src/core/archive.ts';
 import type { ChainEnd } from '../../src/core/chain.ts';
@@ -19,6 +19,8 @@ export interface ShippedOptions {
   readonly stream?: string;
   readonly node?: string;
   readonly maxChunkBytes?: number;
+  /** Of age; the archive must have a secret then. */
+  readonly recipients?: readonly string[];
   /** The daemon's wall clock. */
   readonly now?: () => Date;
 }
@@ -50,7 +52,7 @@ export async function createArchive(store: ObjectStore, stream = 'orders', type 
  * locates it (an operator accepts what needs one), ships all that the log has, and is gone.
  */
 export async function shipTerm(archive: Archive, source: LogSource, options: ShippedOptions = {}): Promise<ChainEnd> {
-  const { node = 'db-1', maxChunkBytes = 400, now = () => new Date() } = options;
+  const { node = 'db-1', maxChunkBytes = 400, recipients = [], now = () => new Date() } = options;
   const writer = { claim: newClaim(), node, now };
   const sealed = await sealOpenTerm(archive, await findEnd(archive, null), writer, { signal });
   const located = await source.locate(await headOf(archive, sealed));
@@ -70,7 +72,8 @@ export async function shipTerm(archive: Archive, source: LogSource, options: Shi
     writer,
     chunk: { maxBytes: maxChunkBytes, maxDelayMs: 0 },
     pool: poolFor(maxChunkBytes),
-    encoder,
+    encoder:
+      recipients.length > 0 ? encrypting(encoder, { recipients, secret: () => archive.secret!.read() }) : encoder,
     metrics,
     log,
     trouble: new Trouble({ log, metrics }),
