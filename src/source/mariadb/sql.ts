@@ -1,8 +1,8 @@
 import type { Connection } from 'mariadb';
 import { codeOf } from '../../errors.ts';
 
-const CONNECT_TIMEOUT_MS = 5_000;
-const QUERY_TIMEOUT_MS = 5_000;
+/** For a connection, and for each question on it. */
+export const ANSWER_WITHIN_MS = 5_000;
 
 export type Row = Readonly<Record<string, unknown>>;
 
@@ -13,7 +13,7 @@ export async function withServer<T>(url: string, ask: (query: Query) => Promise<
   // A server that goes away while it is asked fails the question; the event would end the process.
   connection.on('error', () => {});
   try {
-    return await ask((sql) => connection.query({ sql, timeout: QUERY_TIMEOUT_MS }));
+    return await ask((sql) => connection.query({ sql, timeout: ANSWER_WITHIN_MS }));
   } finally {
     await close(connection);
   }
@@ -39,7 +39,7 @@ export function connectionOptions(url: string) {
     user: decodeURIComponent(username),
     password: decodeURIComponent(password),
     ...(socketPath ? { socketPath } : { host: hostname || 'localhost', port: Number(port || 3306) }),
-    connectTimeout: CONNECT_TIMEOUT_MS,
+    connectTimeout: ANSWER_WITHIN_MS,
   };
 }
 
