@@ -39,7 +39,8 @@ export function choose(stream: string, looked: readonly Looked[], present: Prese
     holding && refusal({ store, holding, error }, present) === null ? [{ store, holding }] : [],
   );
   // A copy of an earlier generation was left behind by a promotion, or has yet to hear of it.
-  const current = able.filter(({ holding }) => holding.end.generation >= present.generation);
+  const isCopy = ({ store }: { readonly store: string }) => store === to || store !== present.store;
+  const current = able.filter((one) => isCopy(one) && one.holding.end.generation >= present.generation);
   const best = current.reduce<(typeof able)[number] | null>(
     (furthest, one) => (furthest && comparePlaces(furthest.holding.end, one.holding.end) >= 0 ? furthest : one),
     null,

@@ -108,7 +108,8 @@ async function promoteCopy(request: Request): Promise<Promoted> {
     throw failed(`the primary of stream ${stream.name} is still ${present.store}`, 'answer y, or give --yes, to go on');
   }
   const { holding, store } = chosen;
-  const generation = Math.max(present.generation, holding.end.generation) + 1;
+  const held = looked.flatMap((one) => (one.holding ? [one.holding.end.generation] : []));
+  const generation = Math.max(present.generation, ...held) + 1;
   const signal = AbortSignal.timeout(SEAL_MS);
   const { promotion } = await promote({
     ...{ ...holding, generation, node: config.node, shared, signal },
@@ -175,7 +176,9 @@ async function lookAt({ config, stream, to }: Request, present: Present): Promis
   const { openStore } = await import('../wiring/stores.ts');
   const { plan } = stream;
   const others = plan.copies.filter((copy) => copy !== present.store);
-  const names = [...new Set([...(to === undefined ? [] : [to]), ...others])];
+  // Where nobody remembers anything, the highest generation is what the stores say, all of them.
+  const forgotten = present.archive === null ? [plan.primary] : [];
+  const names = [...new Set([...(to === undefined ? [] : [to]), ...others, ...forgotten])];
   if (names.length === 0) {
     throw new UsageError(
       `the plan of stream ${stream.name} has no copy that could be promoted`,

@@ -26,11 +26,17 @@ export interface DaemonOptions {
   readonly storePath: string;
   /** Another store's config in place of the directory `storePath`. */
   readonly store?: Readonly<Record<string, unknown>>;
+  /** More stores, directories by their names: the plan's copies. */
+  readonly copies?: Readonly<Record<string, string>>;
+  /** How much later they get what the store has. */
+  readonly delay?: string;
   readonly prefix?: string;
   readonly stream?: string;
   /** As the config has it; MariaDB by default. */
   readonly source: { readonly dir: string; readonly [key: string]: unknown };
   readonly chunk?: { readonly maxBytes?: string; readonly maxDelay?: string };
+  /** Of age: what it ships is encrypted for them. */
+  readonly recipients?: readonly string[];
   /** A FaultPlan in this file rules the daemon's store; without it the daemon is started by `bin/shipmate`. */
   readonly faults?: string;
 }
@@ -224,17 +230,24 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 
 function configOf(options: DaemonOptions, listen: string): object {
   const { node, dir, cluster = 'acme', endpoints, ttl = '2s', onEtcdLoss = 'continue' } = options;
-  const { storePath, prefix = '', stream = 'orders', source, chunk = {} } = options;
+  const { storePath, prefix = '', stream = 'orders', source, chunk = {}, recipients } = options;
   const store = options.store ?? { type: 'file', path: storePath };
+  const { copies = {}, delay = '0s' } = options;
+  const others = Object.entries(copies).map(([name, path]) => [name, { type: 'file', path }]);
   return {
     node,
     cluster,
     stateDir: join(dir, 'state'),
     coordination: endpoints ? { etcd: { endpoints, ttl } } : 'solo',
     onEtcdLoss,
-    stores: { main: { ...store, ...(prefix && { prefix }) } },
+    stores: { main: { ...store, ...(prefix && { prefix }) }, ...Object.fromEntries(others) },
+    ...(others.length > 0 && { plans: { several: { primary: 'main', copies: Object.keys(copies), delay } } }),
     streams: {
-      [stream]: { source: { type: 'mariadb', ...source }, store: 'main', chunk: { maxDelay: '20ms', ...chunk } },
+      [stream]: {
+        source: { type: 'mariadb', ...source },
+        ...(others.length > 0 ? { plan: 'several' } : { store: 'main' }),
+        chunk: { maxDelay: '20ms', ...chunk },
+      },
     },
     admin: { listen },
   };
