@@ -32,6 +32,8 @@ export interface CopierOptions {
   /** Told of what the copy holds; null: it can't be relied on. */
   readonly onHeld: (end: ChainEnd | null) => void;
   readonly onState: () => void;
+  /** Between attempts, at most; for tests. */
+  readonly retryMs?: number;
 }
 
 /** An object of the primary's chain that the copy lacks. */
@@ -112,7 +114,7 @@ export class Copier {
         if (error instanceof ShipmateError && error.code === 'COPY_DIVERGED') return this.#leaveAlone(error);
         this.#fails(error);
       }
-      await pause(backoffMs(failures, { maxMs: RETRY_MS }), signal);
+      await pause(backoffMs(failures, { maxMs: this.#options.retryMs ?? RETRY_MS }), signal);
     }
   }
 
@@ -206,7 +208,8 @@ export class Copier {
       const stepped = step(ahead.at(-1)?.end ?? from, read);
       const { header, payloadOffset } = read;
       const bytes = payloadOffset + (header.kind === 'chunk' ? header.stored.bytes : 0);
-      const writtenMs = Math.min(Date.parse(header.time) || nowMs(), nowMs());
+      const saidMs = Date.parse(header.time); // a clock that is ahead must not keep the copy waiting
+      const writtenMs = Number.isNaN(saidMs) ? nowMs() : Math.min(saidMs, nowMs());
       ahead.push({ read, end: stepped.end, bytes, writtenMs });
       if (stepped.met === 'seal' || index === reads.length - 1) break;
     }
