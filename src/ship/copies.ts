@@ -142,7 +142,9 @@ export class Copies {
 
   /** Ranks the stores once all have answered, or soon without those that do not; and anew when one comes back. */
   async #choose(looking: readonly Promise<void>[], signal: AbortSignal): Promise<void> {
-    await within(LOOK_MS, Promise.all(looking)).catch(() => {});
+    const { count, copies, delayMs } = this.#options.plan;
+    const ranksMatter = count < copies.length || delayMs > 0;
+    if (ranksMatter) await within(LOOK_MS, Promise.all(looking)).catch(() => {});
     if (signal.aborted) return;
     this.#rank(signal);
     for (const [index, place] of this.#places.entries()) {
