@@ -1,4 +1,6 @@
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import { storeOf } from '../config.ts';
 import { bytesText } from '../core/format.ts';
 import { ArchiveNotWhole } from '../errors.ts';
 import { timeText } from '../restore/until.ts';
@@ -10,6 +12,7 @@ interface Options {
   deep?: boolean;
   identity?: string;
   store?: string;
+  restart?: boolean;
   json?: boolean;
 }
 
@@ -19,15 +22,21 @@ export function defineVerify(command: Command): void {
     .option('--deep', 'read every payload too, and check its digests')
     .option('--identity <file>', 'with --deep: the age identity file that opens encrypted chunks')
     .option('--store <name>', "which store to check; by default each stream's primary")
+    .option('--restart', 'with --deep: begin anew, where an earlier run was interrupted')
     .option('--json', 'print JSON')
-    .action(async (name: string | undefined, { deep = false, identity, store, json = false }: Options) => {
+    .action(async (name: string | undefined, { deep = false, identity, store, restart, json = false }: Options) => {
       const archives = await readArchives(command, { identity });
       const { verify } = await import('../restore/verify.ts');
+      const { proofNote } = await import('../restore/proof-note.ts');
       const reports: Verification[] = [];
       const failures: unknown[] = [];
       for (const stream of archives.streams(name)) {
         try {
-          const report = await verify(await archives.open(stream, store), { deep, progress: archives.progress });
+          const chunks = await archives.open(stream, store);
+          const place = JSON.stringify(storeOf(archives.config, chunks.archive.store.name));
+          const note = proofNote({ of: [chunks.archive.info.archive, stream.name, place, resolve(identity ?? '')] });
+          if (restart) await note.clear();
+          const report = await verify(chunks, { deep, progress: archives.progress, note });
           reports.push(report);
           if (!json) print(reportText(report));
         } catch (error) {
@@ -55,14 +64,31 @@ function conclude(reports: readonly Verification[], failures: readonly unknown[]
 
 /** The report for a terminal; faults and warnings one a line, each with its object's key. */
 export function reportText(report: Verification): string {
-  const { stream, store, deep, unopened, terms, chunks, bytes, storedBytes, end, open, orphans, faults, warnings } =
-    report;
+  const {
+    stream,
+    store,
+    deep,
+    unopened,
+    provenBefore,
+    terms,
+    chunks,
+    bytes,
+    storedBytes,
+    end,
+    open,
+    orphans,
+    faults,
+    warnings,
+  } = report;
   const verdict = faults.length > 0 ? 'NOT whole' : deep ? 'whole, every payload read' : 'whole';
   const upTo = end.id ? `, up to ${end.id}` : '';
   return [
     `stream ${stream} in store ${store}: ${verdict}`,
     `  ${terms} terms${open ? ' (the last one open)' : ''}, ${chunks} chunks, ${bytesText(bytes)} of log in ` +
       `${bytesText(storedBytes)}${upTo}`,
+    ...(provenBefore > 0
+      ? [`  ${provenBefore} of them were read by an earlier run, which was interrupted: --restart reads all`]
+      : []),
     ...(unopened > 0
       ? [`  ${unopened} encrypted chunks by the digests of their stored bytes alone: --identity FILE opens them`]
       : []),

@@ -61,39 +61,40 @@ export class ChunkReader {
   }
 
   /**
-   * Reads and proves all of them, in no order; `onChunk` is told of each, with what is wrong with it. Returns how many are
-   * encrypted and could not be opened: of those the stored bytes alone are proven.
+   * Reads and proves all of them, in no order; `onChunk` is told of each what was found: that it is damaged, or encrypted and
+   * could not be opened, so that its stored bytes alone are proven.
    */
   async proveEach<R extends ChunkRef>(
     refs: Iterable<R>,
-    onChunk: (ref: R, damage: ArchiveNotWhole | null) => void,
-  ): Promise<number> {
+    onChunk: (ref: R, found: 'proven' | 'unopened' | ArchiveNotWhole) => void,
+  ): Promise<void> {
     const running = new Set<Promise<void>>();
     let bytesRunning = 0;
-    let unopened = 0;
     const prove = async (ref: R) => {
       try {
         (await this.read(ref)).release();
-        onChunk(ref, null);
+        onChunk(ref, 'proven');
       } catch (error) {
         if (error instanceof ArchiveNotWhole) return onChunk(ref, error);
         if (!(error instanceof ShipmateError) || error.code !== 'ENCRYPTED') throw error;
-        unopened++;
-        onChunk(ref, null);
+        onChunk(ref, 'unopened');
       }
     };
-    for (const ref of refs) {
-      while (running.size > 0 && !fits(ref, running.size, bytesRunning)) await Promise.race(running);
-      bytesRunning += ref.chunkLength;
-      const proving = prove(ref).finally(() => {
-        running.delete(proving);
-        bytesRunning -= ref.chunkLength;
-      });
-      proving.catch(() => {}); // thrown by whoever waits for it
-      running.add(proving);
+    try {
+      for (const ref of refs) {
+        while (running.size > 0 && !fits(ref, running.size, bytesRunning)) await Promise.race(running);
+        bytesRunning += ref.chunkLength;
+        const proving = prove(ref).finally(() => {
+          running.delete(proving);
+          bytesRunning -= ref.chunkLength;
+        });
+        proving.catch(() => {}); // thrown by whoever waits for it
+        running.add(proving);
+      }
+      await Promise.all(running);
+    } finally {
+      await Promise.allSettled(running); // what was begun is told of, whatever went wrong
     }
-    await Promise.all(running);
-    return unopened;
   }
 
   async #decode(key: string, { digest }: ChunkRef): Promise<Decoded> {

@@ -1,12 +1,13 @@
 import { countAbove } from '../archive/reader.ts';
 import { type Archive, readFloor } from '../archive/walk.ts';
 import type { ChainEnd } from '../core/chain.ts';
-import { comparePlaces, type Place } from '../core/keys.ts';
+import { comparePlaces } from '../core/keys.ts';
 import { runEnd } from '../core/ranges.ts';
-import type { ArchiveNotWhole } from '../errors.ts';
 import { Audit, type Fault, walkThrough } from './audit.ts';
 import type { ChunkReader } from './chunks.ts';
 import type { Progress } from './progress.ts';
+import type { ProofNote } from './proof-note.ts';
+import { provePayloads } from './prove.ts';
 
 /** What was found; the archive is whole if there are no faults. */
 export interface Verification {
@@ -17,6 +18,8 @@ export interface Verification {
   readonly deep: boolean;
   /** Encrypted chunks that `deep` could not open: their stored bytes alone are proven. */
   readonly unopened: number;
+  /** Chunks whose payloads an earlier run had proven, which was interrupted. */
+  readonly provenBefore: number;
   readonly terms: number;
   readonly chunks: number;
   /** Of the log. */
@@ -35,13 +38,15 @@ export interface Verification {
 export interface VerifyOptions {
   readonly deep: boolean;
   readonly progress: Progress;
+  /** Where a deep look that was interrupted goes on; without it each begins anew. */
+  readonly note?: ProofNote | undefined;
 }
 
 /** Checks the chain, and with `deep` every payload. Finds all faults that there are: none of them ends it. */
-export async function verify(chunks: ChunkReader, { deep, progress }: VerifyOptions): Promise<Verification> {
+export async function verify(chunks: ChunkReader, { deep, progress, note }: VerifyOptions): Promise<Verification> {
   const { archive } = chunks;
   const { audit, end } = await auditFromFloor(archive, progress);
-  const unopened = deep ? await auditPayloads(chunks, audit, progress) : 0;
+  const proven = deep ? await provePayloads(chunks, audit, { progress, note: note ?? null }) : NOTHING;
   const last = audit.living.runs.at(-1);
   const isOpen = end.slot > 0;
   return {
@@ -49,7 +54,8 @@ export async function verify(chunks: ChunkReader, { deep, progress }: VerifyOpti
     store: archive.store.name,
     archive: archive.info.archive,
     deep,
-    unopened,
+    unopened: proven.unopened,
+    provenBefore: proven.before,
     terms: audit.terms.size,
     chunks: audit.chunks.length,
     bytes: audit.chunks.reduce((sum, { chunkLength }) => sum + chunkLength, 0),
@@ -61,6 +67,8 @@ export async function verify(chunks: ChunkReader, { deep, progress }: VerifyOpti
     warnings: audit.warnings.toSorted(byObject),
   };
 }
+
+const NOTHING = { unopened: 0, before: 0 };
 
 const byObject = (a: Fault, b: Fault) => (a.object < b.object ? -1 : Number(a.object > b.object));
 
@@ -79,27 +87,6 @@ async function auditFromFloor(archive: Archive, progress: Progress): Promise<{ a
       progress.end();
     }
   }
-}
-
-/** Returns how many chunks could not be opened. */
-async function auditPayloads(chunks: ChunkReader, audit: Audit, progress: Progress): Promise<number> {
-  progress.stage('checking payloads', {
-    unit: 'bytes',
-    total: audit.chunks.reduce((sum, { storedBytes }) => sum + storedBytes, 0),
-  });
-  const damaged: { place: Place; error: ArchiveNotWhole }[] = [];
-  let unopened = 0;
-  try {
-    unopened = await chunks.proveEach(audit.chunks, ({ place, storedBytes }, error) => {
-      if (error !== null) damaged.push({ place, error });
-      progress.advance(storedBytes);
-    });
-  } finally {
-    progress.end();
-  }
-  const floor = await readFloor(chunks.archive);
-  for (const { place, error } of damaged) if (comparePlaces(place, floor) >= 0) audit.faultOf(place, error);
-  return unopened;
 }
 
 async function countOrphans(archive: Archive, { seals }: Audit): Promise<number> {

@@ -1,4 +1,7 @@
-import { beforeEach, describe, expect, test } from '@jest/globals';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { newClaim } from '../../src/archive/takeover.ts';
 import type { Archive } from '../../src/archive/walk.ts';
 import { decodeHeader, encodeHeader, type Header } from '../../src/core/header.ts';
@@ -6,6 +9,7 @@ import { placeKey, termPrefix, termsPrefix } from '../../src/core/keys.ts';
 import { ArchiveNotWhole } from '../../src/errors.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
 import { silent } from '../../src/restore/progress.ts';
+import { type ProofNote, proofNote } from '../../src/restore/proof-note.ts';
 import { demandArchive } from '../../src/restore/reading.ts';
 import { type Verification, verify } from '../../src/restore/verify.ts';
 import { FakeLog } from '../fakes/fake-log.ts';
@@ -201,4 +205,65 @@ test('a store that does not answer is no fault of the archive', async () => {
   const down = new FaultyStore(store, (operation) => (operation === 'read' ? { kind: 'before' } : undefined));
   const failure = verify(new ChunkReader({ ...archive, store: down }), { deep: true, progress: silent });
   await expect(failure).rejects.toMatchObject({ code: 'STORE_FAILED' });
+});
+
+describe('a deep look that is interrupted', () => {
+  let directory: string;
+  const noteOf = (...of: string[]) => proofNote({ of: [STREAM, ...of], directory });
+  const look = (from: Archive, note: ProofNote) =>
+    verify(new ChunkReader(from), { deep: true, progress: silent, note });
+  const chunkKeys = () => store.keys(termsPrefix(STREAM)).filter((each) => headerAt(each).header.kind === 'chunk');
+
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'shipmate-verify-'));
+  });
+  afterEach(() => rm(directory, { recursive: true }));
+
+  /** Reads payloads until the store fails; returns which were read. */
+  async function interrupted(note: ProofNote, most = 20): Promise<Set<string>> {
+    const read = new Set<string>();
+    const failing = new FaultyStore(store, (operation, object) => {
+      if (operation !== 'read' || !object.includes('/terms/')) return undefined;
+      if (read.size >= most) return { kind: 'before' };
+      read.add(object);
+      return undefined;
+    });
+    await expect(look({ ...archive, store: failing }, note)).rejects.toMatchObject({ code: 'STORE_FAILED' });
+    return read;
+  }
+
+  async function goesOn(note: ProofNote): Promise<{ found: Verification; read: string[] }> {
+    const read: string[] = [];
+    const counting = new FaultyStore(store, (operation, object) => {
+      if (operation === 'read' && object.includes('/terms/')) read.push(object);
+      return undefined;
+    });
+    return { found: await look({ ...archive, store: counting }, note), read };
+  }
+
+  test('goes on where it was, and looks again at what was damaged', async () => {
+    const all = chunkKeys();
+    const [, damaged, mended] = all;
+    for (const object of [damaged!, mended!]) damagePayload(object);
+    await interrupted(noteOf());
+    damagePayload(mended!); // back to what it was
+    const { found, read } = await goesOn(noteOf());
+    expect(found.faults.map(({ object }) => object)).toEqual([damaged]);
+    expect(found.provenBefore).toBeGreaterThan(5);
+    expect(read).toEqual(expect.arrayContaining([damaged, mended, ...all.slice(20)]));
+    expect(read).toHaveLength(all.length - found.provenBefore);
+    // It came to its end: the next one begins anew.
+    expect((await goesOn(noteOf())).read).toHaveLength(all.length);
+  });
+
+  test('has not been there where the archive is another one, or was, or it was long ago', async () => {
+    const all = chunkKeys();
+    await interrupted(noteOf());
+    expect((await goesOn(noteOf('elsewhere'))).read).toHaveLength(all.length);
+    const late = proofNote({ of: [STREAM], directory, nowMs: () => Date.now() + 8 * 86_400_000 });
+    expect((await goesOn(late)).read).toHaveLength(all.length);
+    await interrupted(noteOf());
+    await writeFile(join(directory, (await readdir(directory))[0]!), '{');
+    expect((await goesOn(noteOf())).read).toHaveLength(all.length);
+  });
 });
