@@ -33,6 +33,8 @@ export interface StreamOptions extends PrimaryOptions {
   readonly share?: () => Share;
   /** When a twin is so far ahead that it is handed the term; for tests. */
   readonly pace?: Pace;
+  /** How often it is looked for a promotion, milliseconds; for tests. */
+  readonly rememberMs?: number;
   /** Told when what this twin publishes has changed. */
   readonly onChange: () => void;
 }
@@ -285,10 +287,10 @@ export class StreamShipper {
     generation: number,
     { signal, leave }: { signal: AbortSignal; leave: (why: Error) => void },
   ): Promise<never> {
-    const { coordination, memory, name, log, metrics } = this.#options;
+    const { coordination, memory, name, log, metrics, rememberMs = REMEMBER_MS } = this.#options;
     const memories = [coordination.archives, memory] as const;
     for (;;) {
-      await pause(REMEMBER_MS, signal);
+      await pause(rememberMs, signal);
       try {
         const known = await coordination.archives.load(name);
         const stands = known?.state === 'created';

@@ -41,6 +41,7 @@ export interface TwinOptions {
   readonly source?: LogSource;
   readonly coordination?: (own: MemoryCoordination) => Coordination;
   readonly pace?: Pace;
+  readonly rememberMs?: number;
 }
 
 /** The coordination with some of its parts exchanged. */
@@ -90,6 +91,7 @@ export class Pair {
       init,
       force,
       ...(own.pace && { pace: own.pace }),
+      ...(own.rememberMs !== undefined && { rememberMs: own.rememberMs }),
       onChange: () => changed.nudge(),
     });
     const stopping = new AbortController();
