@@ -1,6 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { benchBacklog } from './backlog.ts';
+import { benchBandwidth } from './bandwidth.ts';
 import { benchColdRestore } from './cold-restore.ts';
 import { benchFetch } from './fetch.ts';
 import { type Report, round, table } from './figures.ts';
@@ -11,7 +12,7 @@ import { describeMachine } from './machine.ts';
 import { benchTakeover } from './takeover.ts';
 
 const USAGE = `npm run bench -- [latency | postgres-latency | backlog | takeover | gcs-latency | gcs-backlog |
-                 gcs-takeover | cold-restore | all] [options]
+                 gcs-takeover | cold-restore | fetch | bandwidth | all] [options]
 
 latency    from COMMIT to durable in the archive, at a steady pace of commits
 postgres-latency  the same of a PostgreSQL server
@@ -20,11 +21,13 @@ takeover   after SIGKILL, SIGTERM and handover
 gcs-…      the same with a double of Google Cloud Storage in the place of a directory
 cold-restore  an hour from the middle of a week's archive, in a store that is far away
 fetch      a real PostgreSQL recovery through fetch, against cp from a local directory
+bandwidth  a copy at slow beside log shipping, on a limited link: the log's lag, slow's rate, and when it is lent more
 
   --seconds N     how long latency is measured (default 30)
   --latency N     the double's and the cold restore's store's, ms (default 50)
   --rounds N      take-overs of each kind (default 7)
-  --mib N         the backlog's size (default 2048), or the recovery's (1024)
+  --mib N         the backlog's or the copy's size (default 2048), or the recovery's (1024)
+  --link N        the limited link, MiB/s (default 48)
   --runs N        of the backlog, alternating with zstd, or of the recovery with cp (default 5)
   --chunks N      in the cold restore's archive (default 600000)
   --binlogs DIR   keep the backlog's binlogs there, and use them again
@@ -44,6 +47,7 @@ const BENCHES = [
   'gcs-takeover',
   'cold-restore',
   'fetch',
+  'bandwidth',
 ] as const;
 type Bench = (typeof BENCHES)[number];
 
@@ -55,6 +59,7 @@ const { values, positionals } = parseArgs({
     rounds: { type: 'string' },
     mib: { type: 'string' },
     runs: { type: 'string' },
+    link: { type: 'string' },
     binlogs: { type: 'string' },
     chunks: { type: 'string' },
     json: { type: 'string' },
@@ -82,6 +87,8 @@ function run(bench: Bench): Promise<Report> {
       return benchTakeover({ ...given({ rounds: values.rounds }), ...store });
     case 'fetch':
       return benchFetch(given({ mib: values.mib, runs: values.runs }));
+    case 'bandwidth':
+      return benchBandwidth(given({ mib: values.mib, link: values.link }));
     case 'cold-restore':
       return benchColdRestore(given({ chunks: values.chunks, requestMs: values.latency }));
   }

@@ -1,0 +1,55 @@
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import type { LimitsReport } from '../../src/cli/limits-text.ts';
+import { BandwidthRun } from '../helpers/bandwidth-run.ts';
+import { shipmate } from '../helpers/daemon.ts';
+import { measured, measuredShare, until } from '../helpers/wait.ts';
+
+const MIB = 1024 * 1024;
+
+/** Incompressible bytes over a link that both together fill: ten seconds of work. */
+let run: BandwidthRun;
+beforeAll(async () => {
+  run = await BandwidthRun.prepare({
+    historyMib: 80,
+    linkMib: 16,
+    shipping: 0.75,
+    chunk: '1MiB',
+    liveBytesPerSecond: 200_000,
+  });
+});
+afterAll(() => run?.stop());
+
+test('a copy in class slow has its rate beside log shipping, which it does not hold up, and the link when that is idle', async () => {
+  const { lagMaxMs, slowShares, lentAfterMs, copiedMib } = await run.run();
+  expect(copiedMib).toBe(80);
+  measured('the longest lag of a log that is written meanwhile', lagMaxMs, 1_000);
+  for (const share of slowShares)
+    measuredShare('what slow has of its rate, or that of what it has', Math.min(share, 1 / share), 0.9);
+  measured('until what log shipping leaves unused is lent', lentAfterMs, 1_000);
+}, 120_000);
+
+test('limits are changed while the daemon runs, and refused with the reason and the time where they do not fit', async () => {
+  const { configFile } = run.daemon;
+  const link = async () => {
+    const metrics = await (await fetch(`${run.daemon.url}/metrics`)).text();
+    return Number(/^shipmate_bandwidth_limit_bytes\{class="link"\} (\d+)$/m.exec(metrics)?.[1]);
+  };
+  expect(await link()).toBe(16 * MIB);
+  const set = await shipmate(configFile, 'limits', 'set', '--link', '8MiB/s', '--class', 'slow=1MiB/s', '--for', '2m');
+  expect(set).toMatchObject({ code: 0, stdout: expect.stringContaining('link 8.0 MiB/s, slow 1.0 MiB/s') });
+  await until('the daemon goes by it', async () => (await link()) === 8 * MIB);
+  const { stdout } = await shipmate(configFile, 'limits', '--json');
+  const { nodes, overrides }: LimitsReport = JSON.parse(stdout);
+  expect(nodes[0]?.bandwidth?.classes).toContainEqual({ name: 'slow', guaranteed: MIB, measured: expect.any(Number) });
+  expect(overrides).toHaveLength(1);
+
+  // The link carries it again when those two minutes are over.
+  const more = ['limits', 'set', '--class', 'slow=3MiB/s', '--for', '1h'];
+  const refused = await shipmate(configFile, ...more);
+  expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining("more than the link's 8.0 MiB/s") });
+  expect(refused.stderr).toMatch(/hint: it could be honoured from \d{4}-\d\d-\d\d \d\d:\d\d .* on: with --queue/);
+  expect(await shipmate(configFile, ...more, '--queue')).toMatchObject({ code: 0 });
+  expect(await link()).toBe(8 * MIB);
+  await shipmate(configFile, 'limits', 'clear');
+  await until('the config counts again', async () => (await link()) === 16 * MIB);
+}, 60_000);
