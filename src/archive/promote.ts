@@ -5,6 +5,7 @@ import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { raceProbe, readArchive } from './identity.ts';
 import { provenBeyond } from './reader.ts';
+import { retry } from './retry.ts';
 import { newClaim, sealOpenTerm } from './takeover.ts';
 import { type Archive, findEnd, readPlace } from './walk.ts';
 
@@ -50,9 +51,11 @@ export interface PromoteOptions extends Holding {
 export async function promote(options: PromoteOptions): Promise<{ promotion: Promotion; end: ChainEnd }> {
   const { archive, generation, node, shared, signal, onFailure } = options;
   const { stream, archive: id } = archive.info;
-  await raceProbe(archive.store, stream, signal);
+  const retries = { signal, ...(onFailure && { onFailure }) };
+  const again = (error: unknown) => error instanceof ShipmateError && error.verdict === 'retry';
+  await retry(() => raceProbe(archive.store, stream, signal), { ...retries, again });
   const writer = { claim: newClaim(), node, now: () => new Date(), generation };
-  const end = await sealOpenTerm(archive, options.end, writer, { signal, ...(onFailure && { onFailure }) });
+  const end = await sealOpenTerm(archive, options.end, writer, retries);
   const promotion = { archive: id, generation, store: archive.store.name };
   const remembered = await shared.raise(stream, promotion);
   if (remembered.store === promotion.store && remembered.generation === generation) return { promotion, end };

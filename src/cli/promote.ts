@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { standingPromotion } from '../archive/generation.ts';
 import { headOf } from '../archive/head.ts';
-import { holdingOf, promote } from '../archive/promote.ts';
+import { holdingOf, type PromoteOptions, promote } from '../archive/promote.ts';
 import { within } from '../archive/retry.ts';
 import { type Config, type StreamConfig, storeOf, streamOf } from '../config.ts';
 import type { Coordination, Cursor, Overview, Promotion } from '../coordination/coordination.ts';
@@ -107,25 +107,33 @@ async function promoteCopy(request: Request): Promise<Promoted> {
   if (!(await confirm(`promote ${chosen.store} to primary of ${stream.name}?`, { yes }))) {
     throw failed(`the primary of stream ${stream.name} is still ${present.store}`, 'answer y, or give --yes, to go on');
   }
-  const { holding, store } = chosen;
   const held = looked.flatMap((one) => (one.holding ? [one.holding.end.generation] : []));
   const generation = Math.max(present.generation, ...held) + 1;
-  const signal = AbortSignal.timeout(SEAL_MS);
-  const { promotion } = await promote({
-    ...{ ...holding, generation, node: config.node, shared, signal },
-    onFailure: (error) => process.stderr.write(`warning: store ${store}: ${messageOf(error)}; trying again\n`),
-  }).catch((error: unknown) => {
-    if (!signal.aborted) throw error;
-    leftHanging();
-    throw failed(
-      `store ${store} could not be sealed within ${SEAL_MS / 1000} s`,
-      `run it again, or promote another copy`,
-    );
-  });
+  const promotion = await carryOut(chosen, { generation, node: config.node, shared });
   await local.raise(stream.name, promotion).catch(() => {}); // the daemon, which may write there, does so itself
   const followed = await following(request, promotion);
   warnOfConfig(request, promotion);
   return { ...outcome(request, { ...present, generation }, chosen, here), followed };
+}
+
+async function carryOut(
+  { store, holding }: Candidate,
+  by: Pick<PromoteOptions, 'generation' | 'node' | 'shared'>,
+): Promise<Promotion> {
+  const signal = AbortSignal.timeout(SEAL_MS);
+  const onFailure = (error: unknown) => {
+    process.stderr.write(`warning: store ${store}: ${messageOf(error)}; trying again\n`);
+  };
+  try {
+    return (await promote({ ...holding, ...by, signal, onFailure })).promotion;
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    leftHanging();
+    throw failed(
+      `store ${store} could not be sealed within ${SEAL_MS / 1000} s`,
+      'run it again, or promote another copy',
+    );
+  }
 }
 
 function outcome(
@@ -189,16 +197,31 @@ async function lookAt({ config, stream, to }: Request, present: Present): Promis
     names.map(async (store): Promise<Looked> => {
       const look = openStore(config, store).then((opened) => holdingOf(opened, stream.name));
       const limitMs = to === undefined || store === to ? NAMED_MS : OTHERS_MS;
-      let isPending = true;
-      look.finally(() => (isPending = false)).catch(() => {});
-      try {
-        return { store, holding: await within(limitMs, look), error: null };
-      } catch (error) {
-        if (isPending) leftHanging();
-        return { store, holding: null, error };
-      }
+      const { outcome: holding, hangs } = await inTime(limitMs, look);
+      if (hangs) leftHanging();
+      return holding instanceof Failed
+        ? { store, holding: null, error: holding.error }
+        : { store, holding, error: null };
     }),
   );
+}
+
+class Failed {
+  readonly error: unknown;
+  constructor(error: unknown) {
+    this.error = error;
+  }
+}
+
+/** What came of it, and whether it is still under way though the time is over. */
+async function inTime<T>(limitMs: number, work: Promise<T>): Promise<{ outcome: T | Failed; hangs: boolean }> {
+  let hangs = true;
+  const settle = () => {
+    hangs = false;
+  };
+  work.then(settle, settle);
+  const outcome = await within(limitMs, work).catch((error: unknown) => new Failed(error));
+  return { outcome, hangs };
 }
 
 /** What this host's log has of what the copy lacks; null where it can't be asked. */
@@ -206,17 +229,18 @@ async function locateHere(request: Request, { holding }: Candidate): Promise<Pro
   const { config, stream, coordination } = request;
   const { openSource, secretOf } = await import('../wiring.ts');
   const { archive, end } = holding;
-  try {
+  const locate = async () => {
     const source = openSource(stream, { node: config.node, log: createLog({ node: config.node, level: 'error' }) });
-    const locate = async () => {
+    try {
       const secret = secretOf(config, stream.name, coordination);
-      return source.locate(await headOf({ ...archive, secret }, end));
-    };
-    const { result, reason } = await within(LOCATE_MS, locate());
-    return { result, reason };
-  } catch {
-    return null;
-  }
+      return await source.locate(await headOf({ ...archive, secret }, end));
+    } finally {
+      await source.close();
+    }
+  };
+  const { outcome: located, hangs } = await inTime(LOCATE_MS, locate());
+  if (hangs) leftHanging();
+  return located instanceof Failed ? null : { result: located.result, reason: located.reason };
 }
 
 function explain(
