@@ -41,6 +41,8 @@ export interface TwinOptions {
   readonly source?: LogSource;
   readonly coordination?: (own: MemoryCoordination) => Coordination;
   readonly pace?: Pace;
+  /** What chunks have to wait for. */
+  readonly throttled?: (store: ObjectStore) => ObjectStore;
   readonly rememberMs?: number;
 }
 
@@ -91,6 +93,7 @@ export class Pair {
       init,
       force,
       ...(own.pace && { pace: own.pace }),
+      ...(own.throttled && { throttled: own.throttled }),
       ...(own.rememberMs !== undefined && { rememberMs: own.rememberMs }),
       onChange: () => changed.nudge(),
     });
