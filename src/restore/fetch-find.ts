@@ -1,9 +1,9 @@
-import { readOutline } from '../archive/outline.ts';
+import { openingsBelow, readOutline } from '../archive/outline.ts';
 import { type Hole, readFromFloor, readToEnd } from '../archive/reader.ts';
 import type { Range } from '../archive/seek.ts';
 import { type Archive, findEnd, readFloor, readPlace } from '../archive/walk.ts';
-import type { ChainEnd, Met } from '../core/chain.ts';
-import { type Chunk, placeIn, type Read } from '../core/header.ts';
+import { type ChainEnd, endAfter, type Met } from '../core/chain.ts';
+import { type Chunk, type Opening, placeIn, type Read } from '../core/header.ts';
 import { comparePlaces, placeText } from '../core/keys.ts';
 import type { Position } from '../core/position.ts';
 import { cutRun, type Piece, type Segment } from '../core/ranges.ts';
@@ -161,24 +161,30 @@ class FileSearch {
     return { head: end, hole };
   }
 
-  /** Complete ones, newest first. */
+  /** Complete ones, newest first; those below the floor, where retention leaves them, only if there is none above it. */
   async #livesOf(name: string): Promise<Read<Chunk>[][]> {
     const lives = new Lives(name);
-    const outlines = await readOutline(this.#archive, await readFloor(this.#archive));
-    if (outlines === null) {
-      await readFromFloor(this.#archive, () => lives.clear());
-      return lives.complete();
-    }
+    const floor = await readFloor(this.#archive);
+    const outlines = await readOutline(this.#archive, floor);
+    if (outlines === null) await readFromFloor(this.#archive, () => lives.clear());
     // A timeline's first term begins with its history file.
-    const begun = outlines.filter(({ opening }) => opening?.at?.segment === name && opening.at.offset === 0);
-    for (const { start, term } of begun) {
-      const upTo = { term, slot: HISTORY_CHUNKS };
-      const meet = lives.meet.bind(lives);
-      const { end } = await readToEnd(this.#archive, start, meet, upTo);
-      // Begun by a master that died at once, and gone on with by the next ones.
-      if (!lives.isComplete) await readToEnd(this.#archive, end, meet);
-    }
+    const isOf = (at: Position | null | undefined) => at?.segment === name && at.offset === 0;
+    const begun = (outlines ?? []).filter(({ opening }) => isOf(opening?.at));
+    for (const { start } of begun) await this.#meetFirst(lives, start);
+    if (lives.complete().length > 0) return lives.complete();
+    const below: Read<Opening>[] = [];
+    for await (const opening of openingsBelow(this.#archive, floor)) if (isOf(opening.header.at)) below.push(opening);
+    for (const opening of below.reverse()) await this.#meetFirst(lives, endAfter(opening));
     return lives.complete();
+  }
+
+  /** The history file with which a term begins. */
+  async #meetFirst(lives: Lives, start: ChainEnd): Promise<void> {
+    const upTo = { term: start.term, slot: HISTORY_CHUNKS };
+    const meet = lives.meet.bind(lives);
+    const { end } = await readToEnd(this.#archive, start, meet, upTo);
+    // Begun by a master that died at once, and gone on with by the next ones.
+    if (!lives.isComplete) await readToEnd(this.#archive, end, meet);
   }
 
   async #newestLiving(lives: readonly Read<Chunk>[][]): Promise<Read<Chunk>[]> {
@@ -280,16 +286,29 @@ class FileSearch {
     const { position, term: lastTerm } = reading.end;
     if (!after && hole === null && position && this.#isHistory(position)) throw this.#goingOver(position.id, lastTerm);
     if (!after) throw hole === null ? this.#gapAt(from) : this.#missing(hole);
-    if (next === pieces[0] && !isPart) return absent('it lies before the archive’s start');
+    const floor = await readFloor(this.#archive);
+    if (next === pieces[0] && !isPart) {
+      if (floor.position !== null) throw this.#pruned(from, floor.position);
+      return absent('it lies before the archive’s start');
+    }
     const { term, slot } = next.place;
     const before = slot === 1 ? await readPlace(this.#archive, { term, slot: 0 }) : null;
     const result = before?.header.kind === 'opening' ? before.header.result : null;
     if (result === 'start') return absent('it lies before the archive’s start');
     if (result === 'switch' || result === 'fork') return absent('its timeline was left before, or began after it');
-    const floor = await readFloor(this.#archive);
-    if (comparePlaces({ term, slot: slot === 1 ? 0 : slot }, floor) <= 0)
-      return absent('it lies before the archive’s floor');
-    throw this.#gapAt(from);
+    const isAtFloor = comparePlaces({ term, slot: slot === 1 ? 0 : slot }, floor) <= 0;
+    throw isAtFloor && floor.position ? this.#pruned(from, floor.position) : this.#gapAt(from);
+  }
+
+  /** Not "not in the archive": recovery would end there, and take a backup's own state for all that there is. */
+  #pruned(id: string, begin: Position): ShipmateError {
+    return new ShipmateError(
+      `the archive of stream ${this.#archive.info.stream} begins at ${begin.id}: what it had at ${id} was deleted`,
+      {
+        code: 'PRUNED',
+        hint: "a base backup that is older than what retention keeps can't be recovered: take a later one, or look into a copy",
+      },
+    );
   }
 
   #gapAt(id: string): ArchiveNotWhole {
