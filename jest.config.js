@@ -11,4 +11,6 @@ export default {
   },
   maxWorkers: 2,
   testTimeout: 30_000,
+  // A worker that leaves nothing open needs longer than half a second to end on a busy machine, and was told off for a leak.
+  workerGracefulExitTimeout: 10_000,
 };
