@@ -50,7 +50,7 @@ export async function readAhead(options: ReadAheadOptions): Promise<void> {
   try {
     // Whoever asks for it meanwhile waits, and starts no Node of its own.
     const expected = join(directory, files.next(after, segmentBytes) + FILES.part);
-    await writeFile(expected, '');
+    await writeFile(expected, '', { mode: 0o600 });
     const chunks = await options.open();
     const { bavail, bsize } = await statfs(directory);
     const maxBytes = Math.min(MOST_BYTES, bavail * bsize * SHARE_OF_FREE);

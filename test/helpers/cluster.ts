@@ -24,7 +24,7 @@ export interface ClusterOptions {
   readonly nodes?: readonly string[];
   readonly mariadbArgs?: readonly string[];
   /** More of the daemons' config. */
-  readonly daemon?: Partial<Pick<DaemonOptions, 'ttl' | 'onEtcdLoss' | 'chunk' | 'copies' | 'delay'>>;
+  readonly daemon?: Partial<Pick<DaemonOptions, 'ttl' | 'onEtcdLoss' | 'chunk' | 'copies' | 'delay' | 'recipients'>>;
   /** Another store than a directory of the cluster's own; its objects must be in files below `storePath`. */
   readonly store?: Required<Pick<DaemonOptions, 'store' | 'storePath'>>;
 }

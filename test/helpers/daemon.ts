@@ -247,6 +247,7 @@ function configOf(options: DaemonOptions, listen: string): object {
         source: { type: 'mariadb', ...source },
         ...(others.length > 0 ? { plan: 'several' } : { store: 'main' }),
         chunk: { maxDelay: '20ms', ...chunk },
+        ...(recipients && { encrypt: { recipients } }),
       },
     },
     admin: { listen },
