@@ -17,15 +17,15 @@ const AIM = { lagSeconds: 1, deviationPercent: 10, lentSeconds: 1 };
  * A log that is shipped as fast as its part of a limited link allows, its copy in class `slow` at the same time, and a log
  * that is being written meanwhile. What the two large ones send can't be compressed: the link is full of it.
  */
-export async function benchBandwidth({ mib = 2_048, link = 48 }: BandwidthBench = {}): Promise<Report> {
+export async function benchBandwidth({ mib = 2_048, link = 24 }: BandwidthBench = {}): Promise<Report> {
   const options = { linkMib: link, shipping: SHIPPING, chunk: CHUNK, liveBytesPerSecond: LIVE_BYTES };
   const run = await BandwidthRun.prepare({ ...options, historyMib: mib });
   try {
-    const { lagMaxMs, slowShares, lentAfterMs, copiedMib } = await run.run();
+    const { lagMaxMs, slow, lentAfterMs, copiedMib } = await run.run();
     const presetMib = link * (1 - SHIPPING);
-    const deviations = slowShares.map((share) => round(Math.abs(share - 1) * 100, 1));
+    const deviations = slow.map(({ share }) => round(Math.abs(share - 1) * 100, 1));
     const largest = Math.max(...deviations);
-    const ratesMib = slowShares.map((share) => round(share * presetMib));
+    const ratesMib = slow.map(({ share }) => round(share * presetMib));
     return {
       title: `${mib} MiB shipped, and copied at slow = ${presetMib} MiB/s, over a link of ${link} MiB/s; file stores`,
       figures: [

@@ -27,7 +27,7 @@ bandwidth  a copy at slow beside log shipping, on a limited link: the log's lag,
   --latency N     the double's and the cold restore's store's, ms (default 50)
   --rounds N      take-overs of each kind (default 7)
   --mib N         the backlog's or the copy's size (default 2048), or the recovery's (1024)
-  --link N        the limited link, MiB/s (default 48)
+  --link N        the limited link, MiB/s (default 24)
   --runs N        of the backlog, alternating with zstd, or of the recovery with cp (default 5)
   --chunks N      in the cold restore's archive (default 600000)
   --binlogs DIR   keep the backlog's binlogs there, and use them again

@@ -12,7 +12,7 @@ import { until } from './wait.ts';
 const MIB = 1024 * 1024;
 
 export interface BandwidthOptions {
-  /** What is shipped and copied; in sixteens. */
+  /** What is shipped and copied; in eights. */
   readonly historyMib: number;
   readonly linkMib: number;
   /** Of it, from 0 to 1; the rest is the guarantee of `slow`. */
@@ -36,14 +36,19 @@ interface Sample {
 export interface BandwidthFigures {
   /** Of the live log, from the write to when it was seen to be durable. */
   readonly lagMaxMs: number;
-  /** Of its guarantee, what `slow` was given while log shipping wanted all of its own; windows of up to 30 s. */
-  readonly slowShares: readonly number[];
+  /** While there was log to ship: windows of up to 30 s. */
+  readonly slow: readonly {
+    /** What it was given, of its guarantee. */
+    readonly share: number;
+    /** The same of what log shipping left of the link: 1 while that wants all of its own, as it does on a machine that keeps up. */
+    readonly ofLeft: number;
+  }[];
   /** From when log shipping left most of its part unused until `slow` had nine tenths of the link, over a second. */
   readonly lentAfterMs: number;
   readonly copiedMib: number;
 }
 
-const PIECE_MIB = 16;
+const PIECE_MIB = 8;
 const LIVE_MS = 20;
 const SAMPLE_MS = 40;
 /** What comes first is shipped while there is nothing to copy yet. */
@@ -171,8 +176,11 @@ export class BandwidthRun {
     const guaranteed = (linkMib * MIB * (1 - shipping)) / 1000;
     return {
       lagMaxMs: this.#lagMaxMs(),
-      slowShares: this.#windows(shippedMs).map(([from, to]) => {
-        return (to.slowBytes - from.slowBytes) / (to.atMs - from.atMs) / guaranteed;
+      slow: this.#windows(shippedMs).map(([from, to]) => {
+        const perMs = (bytes: (one: Sample) => number) => (bytes(to) - bytes(from)) / (to.atMs - from.atMs);
+        const given = perMs(({ slowBytes }) => slowBytes);
+        const left = (linkMib * MIB) / 1000 - perMs(({ shippingBytes }) => shippingBytes);
+        return { share: given / guaranteed, ofLeft: given / left };
       }),
       lentAfterMs: this.#lentAfterMs(shippedMs),
       copiedMib: Math.round(this.#samples.at(-1)!.slowBytes / MIB),

@@ -10,21 +10,23 @@ const MIB = 1024 * 1024;
 let run: BandwidthRun;
 beforeAll(async () => {
   run = await BandwidthRun.prepare({
-    historyMib: 80,
-    linkMib: 16,
+    historyMib: 40,
+    linkMib: 8,
     shipping: 0.75,
-    chunk: '1MiB',
+    chunk: '512KiB',
     liveBytesPerSecond: 200_000,
   });
 });
 afterAll(() => run?.stop());
 
 test('a copy in class slow has its rate beside log shipping, which it does not hold up, and the link when that is idle', async () => {
-  const { lagMaxMs, slowShares, lentAfterMs, copiedMib } = await run.run();
-  expect(copiedMib).toBe(80);
+  const { lagMaxMs, slow, lentAfterMs, copiedMib } = await run.run();
+  expect(copiedMib).toBe(40);
   measured('the longest lag of a log that is written meanwhile', lagMaxMs, 1_000);
-  for (const share of slowShares)
-    measuredShare('what slow has of its rate, or that of what it has', Math.min(share, 1 / share), 0.9);
+  for (const { share, ofLeft } of slow) {
+    measuredShare('what slow has of its rate', share, 0.9);
+    measuredShare('what log shipping leaves of the link, of what slow has', 1 / ofLeft, 0.9);
+  }
   measured('until what log shipping leaves unused is lent', lentAfterMs, 1_000);
 }, 120_000);
 
@@ -34,22 +36,36 @@ test('limits are changed while the daemon runs, and refused with the reason and 
     const metrics = await (await fetch(`${run.daemon.url}/metrics`)).text();
     return Number(/^shipmate_bandwidth_limit_bytes\{class="link"\} (\d+)$/m.exec(metrics)?.[1]);
   };
-  expect(await link()).toBe(16 * MIB);
-  const set = await shipmate(configFile, 'limits', 'set', '--link', '8MiB/s', '--class', 'slow=1MiB/s', '--for', '2m');
-  expect(set).toMatchObject({ code: 0, stdout: expect.stringContaining('link 8.0 MiB/s, slow 1.0 MiB/s') });
-  await until('the daemon goes by it', async () => (await link()) === 8 * MIB);
+  expect(await link()).toBe(8 * MIB);
+  const set = await shipmate(
+    configFile,
+    'limits',
+    'set',
+    '--link',
+    '4MiB/s',
+    '--class',
+    'slow=512KiB/s',
+    '--for',
+    '2m',
+  );
+  expect(set).toMatchObject({ code: 0, stdout: expect.stringContaining('link 4.0 MiB/s, slow 512 KiB/s') });
+  await until('the daemon goes by it', async () => (await link()) === 4 * MIB);
   const { stdout } = await shipmate(configFile, 'limits', '--json');
   const { nodes, overrides }: LimitsReport = JSON.parse(stdout);
-  expect(nodes[0]?.bandwidth?.classes).toContainEqual({ name: 'slow', guaranteed: MIB, measured: expect.any(Number) });
+  expect(nodes[0]?.bandwidth?.classes).toContainEqual({
+    name: 'slow',
+    guaranteed: MIB / 2,
+    measured: expect.any(Number),
+  });
   expect(overrides).toHaveLength(1);
 
   // The link carries it again when those two minutes are over.
-  const more = ['limits', 'set', '--class', 'slow=3MiB/s', '--for', '1h'];
+  const more = ['limits', 'set', '--class', 'slow=1500KiB/s', '--for', '1h'];
   const refused = await shipmate(configFile, ...more);
-  expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining("more than the link's 8.0 MiB/s") });
+  expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining("more than the link's 4.0 MiB/s") });
   expect(refused.stderr).toMatch(/hint: it could be honoured from \d{4}-\d\d-\d\d \d\d:\d\d .* on: with --queue/);
   expect(await shipmate(configFile, ...more, '--queue')).toMatchObject({ code: 0 });
-  expect(await link()).toBe(8 * MIB);
+  expect(await link()).toBe(4 * MIB);
   await shipmate(configFile, 'limits', 'clear');
-  await until('the config counts again', async () => (await link()) === 16 * MIB);
+  await until('the config counts again', async () => (await link()) === 8 * MIB);
 }, 60_000);
