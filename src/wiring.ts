@@ -14,6 +14,7 @@ import { openSolo } from './coordination/solo.ts';
 import type { Log } from './core/log.ts';
 import { statusReport } from './core/status.ts';
 import { messageOf, UsageError } from './errors.ts';
+import { hostZone } from './host-zone.ts';
 import { createLog, type NodeLog } from './log.ts';
 import { Metrics } from './metrics.ts';
 import { runDaemon } from './ship/daemon.ts';
@@ -276,7 +277,7 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   const limits = new BandwidthLimits({
     limits: config.limits,
     node: config.node,
-    zone: new Intl.DateTimeFormat().resolvedOptions().timeZone,
+    zone: hostZone(),
     board: coordination.limits,
     governor,
     metrics: metrics.bandwidth,

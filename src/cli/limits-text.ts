@@ -67,7 +67,7 @@ export function changeText({ link, shipping, classes = {} }: Change): string {
 /** `from … until … on db-1` */
 export function standingText(
   { fromMs, untilMs, node }: Override,
-  { nowMs, zone }: { readonly nowMs: number; readonly zone: string },
+  { nowMs, zone }: { readonly nowMs: number; readonly zone: string | undefined },
 ): string {
   const from = fromMs <= nowMs ? 'from now on' : `from ${momentText(fromMs, zone)} on`;
   const until = untilMs === null ? 'until it is cleared' : `until ${momentText(untilMs, zone)}`;

@@ -17,6 +17,7 @@ import {
 } from '../core/limits.ts';
 import { nearestHint } from '../core/nearest.ts';
 import { ShipmateError, UsageError } from '../errors.ts';
+import { hostZone } from '../host-zone.ts';
 import { parseUntil } from '../restore/until.ts';
 import { operator, withCoordination } from './coordination.ts';
 import { changeText, limitsText, standingText } from './limits-text.ts';
@@ -53,7 +54,6 @@ export function defineLimits(command: Command): void {
 }
 
 const gather = (value: string, before: string[] = []) => [...before, value];
-const hostZone = () => new Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 async function show(command: Command, json: boolean): Promise<void> {
   await withCoordination(command, async (coordination, config) => {

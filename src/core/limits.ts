@@ -48,8 +48,8 @@ export interface Situation {
   readonly limits: Limits | null;
   readonly overrides: readonly Override[];
   readonly node: string;
-  /** Time zone of the host, `Europe/Berlin`. */
-  readonly zone: string;
+  /** Time zone of the host, `Europe/Berlin`; undefined: as its clock has it. */
+  readonly zone: string | undefined;
 }
 
 export interface InForce {
@@ -162,7 +162,7 @@ function steadyFrom({ overrides }: Situation, nowMs: number): number {
 const nextMinute = (atMs: number) => (Math.floor(atMs / MINUTE_MS) + 1) * MINUTE_MS;
 
 /** When a clock on the wall shows `HH:MM` next; what the change to summer time leaves out, a day later. */
-export function nextTimeOfDay(text: string, nowMs: number, zone: string): number {
+export function nextTimeOfDay(text: string, nowMs: number, zone: string | undefined): number {
   let atMs = nextMinute(nowMs);
   while (minuteOfDay(atMs, zone) !== minutesOf(text)) atMs = nextMinute(atMs);
   return atMs;
@@ -194,10 +194,10 @@ function minutesOf(text: string): number {
   return hours! * 60 + minutes!;
 }
 
-const clocks = new Map<string, Intl.DateTimeFormat>();
+const clocks = new Map<string | undefined, Intl.DateTimeFormat>();
 
 /** Of the clock on the wall: so that a schedule means the same in summer and in winter. */
-function minuteOfDay(atMs: number, zone: string): number {
+function minuteOfDay(atMs: number, zone: string | undefined): number {
   let clock = clocks.get(zone);
   if (!clock) {
     clock = new Intl.DateTimeFormat('en-GB', { timeZone: zone, hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
@@ -210,9 +210,9 @@ function minuteOfDay(atMs: number, zone: string): number {
 export const rateText = (bytesPerSecond: number) => `${bytesText(bytesPerSecond)}/s`;
 
 /** For people: `2026-11-22 22:00 (Europe/Berlin)`. */
-export function momentText(atMs: number, zone: string): string {
+export function momentText(atMs: number, zone: string | undefined): string {
   const text = new Intl.DateTimeFormat('sv-SE', { timeZone: zone, dateStyle: 'short', timeStyle: 'short' }).format(
     atMs,
   );
-  return `${text} (${zone})`;
+  return `${text} (${zone ?? 'local time'})`;
 }

@@ -1,5 +1,6 @@
 import { pause } from '../archive/retry.ts';
 import type { LimitsBoard, TwinBandwidth } from '../coordination/coordination.ts';
+import type { Rates } from '../core/bandwidth.ts';
 import { type InForce, inForce, type Limits, type Override, ratesOf, rateText } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
 import type { BandwidthMetrics } from '../metrics.ts';
@@ -9,8 +10,8 @@ export interface LimitsOptions {
   /** The config's. */
   readonly limits: Limits | null;
   readonly node: string;
-  /** Time zone of the host. */
-  readonly zone: string;
+  /** Time zone of the host; undefined: as its clock has it. */
+  readonly zone: string | undefined;
   readonly board: LimitsBoard;
   readonly governor: Governor;
   readonly metrics: BandwidthMetrics;
@@ -85,8 +86,8 @@ export class BandwidthLimits {
       const rates = now.reservation && ratesOf(now.reservation);
       governor.set(rates);
       metrics.limits(rates);
-      if (now.reservation === null) log.info('bandwidth is not limited any more');
-      else log.info('bandwidth limits in force', { ...textOf(now) });
+      if (rates === null) log.info('bandwidth is not limited any more');
+      else log.info('bandwidth limits in force', textOf(rates));
     }
     if (same(now.refused, before.refused)) return;
     metrics.refused(now.refused.length);
@@ -96,8 +97,7 @@ export class BandwidthLimits {
 }
 
 /** `{link: '100 MiB/s', shipping: '50 MiB/s', …}` */
-function textOf({ reservation }: InForce): Readonly<Record<string, string>> {
-  const { link, guaranteed } = ratesOf(reservation!);
+function textOf({ link, guaranteed }: Rates): Record<string, string> {
   return Object.fromEntries(Object.entries({ link, ...guaranteed }).map(([name, rate]) => [name, rateText(rate)]));
 }
 

@@ -233,3 +233,10 @@ test('log shipping has its share of the link, the classes their rates', () => {
     guaranteed: { shipping: 500, slow: 7 },
   });
 });
+
+test('a host whose zone has no name goes by its own clock', () => {
+  const night = { ...situation(), zone: undefined };
+  const hour = new Date(at('2026-11-22T15:00Z')).getHours();
+  expect(inForce(night, at('2026-11-22T15:00Z')).reservation?.link).toBe(hour >= 22 || hour < 6 ? 600 : 1000);
+  expect(momentText(0, undefined)).toMatch(/^19(69|70)-\d\d-\d\d \d\d:\d\d \(local time\)$/);
+});
