@@ -48,12 +48,10 @@ export function openFilesSource(options: FilesSourceOptions): FilesSource {
     return watch;
   };
 
-  /** Descriptors are held from what is not yet shipped: from the position's file, or from the oldest. */
-  const holdFrom = async (position: Position | null): Promise<LogFile | undefined> => {
+  /** The position's file, or the oldest. */
+  const fileOf = async (position: Position | null): Promise<LogFile | undefined> => {
     if (position && position.origin !== origin) return undefined;
-    const file = (position && (await directory.candidates(position))[0]) ?? directory.oldest;
-    if (file) await directory.holdFrom(file);
-    return file;
+    return (position && (await directory.candidates(position))[0]) ?? directory.oldest;
   };
 
   return {
@@ -80,15 +78,17 @@ export function openFilesSource(options: FilesSourceOptions): FilesSource {
 
     async backlog(from) {
       await directory.look();
-      const file = await holdFrom(from);
+      const file = await fileOf(from);
       if (!file) return NOTHING;
+      await directory.holdToo(file);
       const isHere = from !== null && file.size >= from.offset && (await file.begins(from.incarnation));
       return backlogOf(directory.from(file), isHere ? from.offset : 0);
     },
 
     async acknowledge(upTo) {
       watched();
-      await holdFrom(upTo);
+      const file = await fileOf(upTo);
+      if (file) await directory.holdFrom(file);
     },
 
     inspect: () => inspectFiles({ directory, match, isRedis: options.layout === 'redis-aof', shared, node }),

@@ -95,17 +95,16 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
     return beyond && { segment: beyond.at.usable.segment, offset: beyond.at.offset, isEnd: beyond.kind === 'none' };
   };
 
-  /** Descriptors are held from what is not yet shipped: from the position's file, or from the oldest. */
-  const holdFrom = async (current: Lineage, position: Position | null): Promise<Place | null> => {
+  /** The position's file, or the oldest. */
+  const startOf = async (current: Lineage, position: Position | null): Promise<Place | null> => {
     const [oldest] = current.segments;
-    const place = (position && (await placeOf(current, position))) ?? (oldest ? { segment: oldest, offset: 0 } : null);
-    if (place) await current.holdFrom(place.segment);
-    return place;
+    return (position && (await placeOf(current, position))) ?? (oldest ? { segment: oldest, offset: 0 } : null);
   };
 
   const measureFrom = async (from: Position | null) => {
     const current = await binlogs.look();
-    const place = await holdFrom(current, from);
+    const place = await startOf(current, from);
+    if (place) await current.holdToo(place.segment);
     return place && !place.isEnd ? measureBacklog(current, place.segment, place.offset) : NOTHING;
   };
 
@@ -148,7 +147,9 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
     backlog: measureFrom,
 
     async acknowledge(upTo) {
-      await holdFrom(binlogs.current, upTo);
+      const { current } = binlogs;
+      const place = await startOf(current, upTo);
+      if (place) await current.holdFrom(place.segment);
     },
 
     async inspect(from) {

@@ -97,6 +97,12 @@ export class Directory {
     await this.#hold();
   }
 
+  /** The same for one who only looks: nothing is let go of, and while nothing was acknowledged all is held. */
+  async holdToo(file: LogFile): Promise<void> {
+    const held = this.#holdFrom ?? this.oldest ?? file;
+    await this.holdFrom(this.files.indexOf(file) < this.files.indexOf(held) ? file : held);
+  }
+
   /** Disk space of removed files that only our descriptors keep. */
   get heldBytes(): number {
     return this.files.reduce((sum, { listed, isOpen, size }) => sum + (isOpen && !listed ? size : 0), 0);

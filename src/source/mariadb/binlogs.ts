@@ -61,9 +61,16 @@ export class Lineage {
     return null;
   }
 
-  /** Keeps descriptors from here on, so that a purge can't take bytes that are not yet shipped. */
+  /** Keeps descriptors from here on, so that a purge can't take bytes that are not yet acknowledged. */
   async holdFrom(segment: Segment): Promise<void> {
     this.#holdFrom = segment.number;
+    await this.hold();
+  }
+
+  /** The same for one who only looks: nothing is let go of, and while nothing was acknowledged all is held. */
+  async holdToo(segment: Segment): Promise<void> {
+    const held = Number.isFinite(this.#holdFrom) ? this.#holdFrom : this.segments[0]!.number;
+    this.#holdFrom = Math.min(held, segment.number);
     await this.hold();
   }
 
