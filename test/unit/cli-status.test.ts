@@ -101,6 +101,65 @@ describe('the report', () => {
   });
 });
 
+/** A stream of a plan with two copies, as its master tells of them. */
+const withCopies: Overview = {
+  streams: [{ name: 'orders', master: 'db-1', cursor }],
+  twins: [
+    twin(
+      'db-1',
+      twinStream({
+        role: 'master',
+        lagSeconds: 0,
+        stores: [
+          {
+            name: 'nas',
+            lagBytes: 2_000_000,
+            lagSeconds: 90,
+            delaySeconds: 0,
+            state: 'failing',
+            reason: 'no space left',
+          },
+          { name: 'abroad', lagBytes: 0, lagSeconds: 0, delaySeconds: 1_800, state: 'ok' },
+        ],
+      }),
+    ),
+  ],
+};
+const planned = { cluster: 'acme', stores: { orders: ['main', 'abroad', 'nas'] } };
+
+describe('copies', () => {
+  const storesIn = (given: Overview) => statusReport(given, planned).streams[0]!.stores;
+
+  test('are reported after the primary, by rank, as the master tells', () => {
+    expect(storesIn(withCopies)).toEqual([
+      { name: 'main', lagBytes: 0, lagSeconds: 0 },
+      { name: 'nas', lagBytes: 2_000_000, lagSeconds: 90, delaySeconds: 0, state: 'failing', reason: 'no space left' },
+      { name: 'abroad', lagBytes: 0, lagSeconds: 0, delaySeconds: 1_800, state: 'ok' },
+    ]);
+  });
+
+  test('are unknown while nobody is master; a promoted one stands first', () => {
+    const { streams } = withCopies;
+    expect(storesIn({ streams, twins: [] }).slice(1)).toEqual([
+      { name: 'abroad', lagBytes: null, lagSeconds: null },
+      { name: 'nas', lagBytes: null, lagSeconds: null },
+    ]);
+    const promotion = { archive: 'a1', generation: 1, store: 'nas' };
+    const promoted = storesIn({ streams: [{ ...streams[0]!, promotion }], twins: [] });
+    expect(promoted.map(({ name }) => name)).toEqual(['nas', 'abroad']);
+  });
+
+  test('have a table of their own on a terminal', () => {
+    const text = statusText(statusReport(withCopies, planned), { width: 80, colour: false });
+    expect(`\n${text.slice(text.indexOf('STREAM  STORE'))}\n`).toBe(`
+STREAM  STORE   STATE    BEHIND         DELAY   WHY
+orders  main    primary  0 B            -
+orders  nas     failing  1.9 MiB, 90 s  -       no space left
+orders  abroad  ok       0 B            30 min
+`);
+  });
+});
+
 describe('on a terminal', () => {
   const draw = (given: Overview, width = 80) => statusText(statusReport(given, expected), { width, colour: false });
 
