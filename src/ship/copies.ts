@@ -128,6 +128,7 @@ export class Copies {
     const during = AbortSignal.any([signal, tenure.signal]);
     for (const place of this.#places) place.facts = null;
     const looking = this.#places.map((place) => this.#look(place, during));
+    for (const look of looking) look.catch(() => {}); // ends with the tenure
     const chosen = this.#choose(looking, during);
     try {
       while (this.#works) await pause(WATCH_MS, signal);

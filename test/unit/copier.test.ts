@@ -160,6 +160,27 @@ describe('a copy', () => {
     expect(await primary.differences(copy)).toEqual([]);
   });
 
+  test('whose store hangs is asked for no more, and is left at once', async () => {
+    const primary = await HandMadePrimary.make();
+    await primary.ship(20);
+    let asked = 0;
+    const hung = new FaultyStore(new MemoryStore('copy'), (operation, key) => {
+      if (operation !== 'create' || !key.includes('/terms/00000002/000000000')) return undefined;
+      if (key.endsWith('0')) return undefined;
+      asked++;
+      return { kind: 'lost' };
+    });
+    const running = new Running(primary, hung);
+    await until('it hangs', () => asked > 0);
+    for (let n = 0; n < 10; n++) {
+      await primary.ship();
+      running.copier.grown(1);
+      await delay(2);
+    }
+    expect(asked).toBeLessThanOrEqual(4);
+    await running.stop();
+  });
+
   test.each([
     ['it holds something else', (copy: MemoryStore) => copy.overwrite(thirdChunk, Buffer.from('something else'))],
     ['it is another archive', (copy: MemoryStore) => copy.overwrite(streamKey(STREAM), Buffer.from('{}'))],
