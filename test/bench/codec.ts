@@ -3,8 +3,9 @@ import { once } from 'node:events';
 import { mkdir, mkdtemp, open, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { openBlockPool } from '../../src/codec/blocks.ts';
-import { openEncoder } from '../../src/codec/encoder.ts';
+import { encrypting, openEncoder } from '../../src/codec/encoder.ts';
 import { objectBytes } from '../../src/codec/object.ts';
 import { openFileStore } from '../../src/store/file.ts';
 
@@ -26,11 +27,15 @@ export interface CodecBench {
   readonly shipmateMBps: number;
   readonly zstdMBps: number;
   readonly ratio: number;
+  /** The same, encrypted for two recipients. */
+  readonly encryptedMBps: number;
+  /** Of what is not encrypted. */
+  readonly encryptedRatio: number;
 }
 
 /**
  * A log file read in slices, cut into chunks, encoded and created in a file store, against `zstd -1 -T2` of the same file
- * with its output fsynced; the runs take turns.
+ * with its output fsynced, and against the same encrypted; the runs take turns.
  */
 export async function benchCodec({ logMib = 512, runs = 5 }: CodecBenchOptions = {}): Promise<CodecBench> {
   const folder = await mkdtemp(join(tmpdir(), 'shipmate-bench-'));
@@ -39,17 +44,21 @@ export async function benchCodec({ logMib = 512, runs = 5 }: CodecBenchOptions =
     await writeLog(log, logMib * MIB);
     const shipmate: number[] = [];
     const zstd: number[] = [];
+    const encrypted: number[] = [];
+    const recipients = await Promise.all([newRecipient(), newRecipient()]);
     let storedBytes = 0;
     for (let run = 0; run < runs; run++) {
       zstd.push(await timed(() => zstdProgram(log, join(folder, 'log.zst'))));
       const root = join(folder, `store-${run}`);
-      await mkdir(root);
-      shipmate.push(
-        await timed(async () => {
-          storedBytes = await ship(log, root);
-        }),
-      );
-      await rm(root, { recursive: true });
+      for (const [seconds, given] of [[shipmate, []] as const, [encrypted, recipients] as const]) {
+        await mkdir(root);
+        seconds.push(
+          await timed(async () => {
+            storedBytes = await ship(log, root, given);
+          }),
+        );
+        await rm(root, { recursive: true });
+      }
     }
     const toMBps = (seconds: number[]) => Math.round((logMib * MIB) / 1e6 / median(seconds));
     return {
@@ -57,6 +66,8 @@ export async function benchCodec({ logMib = 512, runs = 5 }: CodecBenchOptions =
       shipmateMBps: toMBps(shipmate),
       zstdMBps: toMBps(zstd),
       ratio: round(median(zstd) / median(shipmate)),
+      encryptedMBps: toMBps(encrypted),
+      encryptedRatio: round(median(shipmate) / median(encrypted)),
     };
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -64,10 +75,12 @@ export async function benchCodec({ logMib = 512, runs = 5 }: CodecBenchOptions =
 }
 
 /** Returns the bytes stored. */
-async function ship(log: string, root: string): Promise<number> {
+async function ship(log: string, root: string, recipients: readonly string[]): Promise<number> {
   const store = openFileStore({ name: 'bench', path: root });
   const pool = openBlockPool({ blockBytes: CHUNK_BYTES, maxBytes: UPLOADS * CHUNK_BYTES });
-  const encoder = openEncoder();
+  const plain = openEncoder();
+  const secret = async () => '00'.repeat(32);
+  const encoder = recipients.length > 0 ? encrypting(plain, { recipients, secret }) : plain;
   const never = new AbortController().signal;
   const uploads = new Set<Promise<void>>();
   let storedBytes = 0;
@@ -143,6 +156,7 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
   return (performance.now() - startedMs) / 1_000;
 }
 
+const newRecipient = async () => identityToRecipient(await generateX25519Identity());
 const median = (values: readonly number[]) => values.toSorted((a, b) => a - b)[values.length >> 1]!;
 const round = (value: number) => Math.round(value * 100) / 100;
 

@@ -76,7 +76,7 @@ async function memoryOf(pid: number): Promise<Buffer[]> {
   const zeros = Buffer.alloc(PIECE_BYTES + OVERLAP_BYTES);
   const parts: Buffer[] = [];
   try {
-    for (const [, from, to, residentKib] of maps.matchAll(/^([0-9a-f]+)-([0-9a-f]+) rw[^]*?^Rss: +(\d+) kB/gm)) {
+    for (const [, from, to, residentKib] of maps.matchAll(/^([0-9a-f]+)-([0-9a-f]+) rw[\s\S]*?^Rss: +(\d+) kB/gm)) {
       const [start, end] = [Number.parseInt(from!, 16), Number.parseInt(to!, 16)];
       for (let at = start; at < end && residentKib !== '0'; at += PIECE_BYTES) {
         const part = Buffer.alloc(Math.min(zeros.length, end - at));
