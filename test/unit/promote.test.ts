@@ -17,7 +17,7 @@ import { FaultyStore } from '../fakes/faulty-store.ts';
 import { MemoryHub } from '../fakes/memory-coordination.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
 import { at, chunkAt, emptyArchive, info, located, retries, STREAM, writer } from '../helpers/hand-made-archive.ts';
-import { Pair, type TwinOptions } from '../helpers/pair.ts';
+import { asker, Pair, type TwinOptions } from '../helpers/pair.ts';
 import { until } from '../helpers/wait.ts';
 
 const signal = new AbortController().signal;
@@ -36,6 +36,12 @@ async function chainIn(store: MemoryStore): Promise<Read[]> {
   const reads: Read[] = [];
   if (archive) await readChain(archive, chainStart(archive.info), (_, read) => reads.push(read));
   return reads;
+}
+
+function copyOf(store: MemoryStore): MemoryStore {
+  const copy = new MemoryStore();
+  for (const key of store.keys('')) copy.overwrite(key, store.peek(key));
+  return copy;
 }
 
 const STORES = ['main', 'nas', 'far'] as const;
@@ -75,6 +81,8 @@ class World {
   /** Chooses, opens and takes over as a daemon does; the reigns before go on for all they know. */
   async elect(node: Node): Promise<void> {
     const memories = [this.#shared, this.#local(node)] as const;
+    const [shared, local] = await Promise.all(memories.map((memory) => memory.generation(STREAM)));
+    const promoted = local && (!shared || local.generation > shared.generation) ? local : (shared ?? null);
     try {
       const primary = await choosePrimary({
         ...{ stream: STREAM, primary: 'main', stores: STORES, memories },
@@ -90,6 +98,9 @@ class World {
       const by = writer(node);
       const sealed = await sealOpenTerm(archive, await findEnd(archive, null), by, retries);
       const end = await openTerm(archive, sealed, by, { ...located, at: sealed.position ?? at(0) }, retries);
+      if (promoted && (promoted.store !== store || end.generation < promoted.generation)) {
+        throw new Error(`${promoted.store} was promoted, but ${node} leads in ${store}`);
+      }
       const before = this.#openedIn.get(end.generation) ?? store;
       if (before !== store) throw new Error(`generation ${end.generation} is led in ${before} and in ${store}`);
       this.#openedIn.set(end.generation, store);
@@ -150,7 +161,9 @@ class World {
     const outcome = promote({ ...holding, generation, node, shared: dies ? dead : this.#shared, signal });
     if (dies) await expect(outcome).rejects.toThrow('killed');
     else {
-      const { promotion } = await outcome;
+      const { promotion, end } = await outcome;
+      expect(promotion).toMatchObject({ generation, store: to });
+      expect(end.generation).toBe(generation);
       await memories[1].raise(STREAM, promotion);
       this.promotions++;
     }
@@ -230,9 +243,53 @@ describe('rule 19: promotion', () => {
         await world.check();
         promotions += world.promotions;
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
-    expect(promotions).toBeGreaterThan(20);
+    expect(promotions).toBeGreaterThan(10);
+  });
+});
+
+describe('stores alone, where nobody remembers', () => {
+  const choose = (stores: Record<string, MemoryStore>) => {
+    const { archives } = new MemoryHub().client('a');
+    const openStore = async (name: string) => named(name, stores[name]!);
+    const names = Object.keys(stores);
+    return choosePrimary({
+      ...{ stream: STREAM, primary: 'main', stores: names, openStore },
+      memories: [archives, archives],
+    });
+  };
+  const promoteIn = async (store: MemoryStore, generation: number) => {
+    const holding = await holdingOf(named('nas', store), STREAM);
+    const shared = new MemoryHub().client('a').archives;
+    return promote({ ...holding!, generation, node: 'a', shared, signal });
+  };
+
+  test('of several of the highest generation the one that goes furthest is taken, if the others are its copies', async () => {
+    const main = emptyArchive().memory;
+    const nas = emptyArchive().memory;
+    const { end } = await promoteIn(nas, 1);
+    const far = copyOf(nas);
+    await sealOpenTerm({ store: nas, info }, end, writer(), retries);
+    expect(await choose({ main, far, nas })).toMatchObject({ store: 'nas', generation: 1 });
+  });
+
+  test('two that went apart are refused, until one is promoted over the other', async () => {
+    const main = emptyArchive().memory;
+    const [nas, far] = [emptyArchive().memory, emptyArchive().memory];
+    await promoteIn(nas, 1);
+    await promoteIn(far, 1);
+    await expect(choose({ main, nas, far })).rejects.toMatchObject({ code: 'PRIMARY_AMBIGUOUS', verdict: 'retry' });
+    await promoteIn(far, 2);
+    expect(await choose({ main, nas, far })).toMatchObject({ store: 'far', generation: 2 });
+  });
+
+  test('one that fails is passed over, and named', async () => {
+    const main = emptyArchive().memory;
+    const nas = emptyArchive().memory;
+    await promoteIn(nas, 1);
+    const dead = new FaultyStore(main, () => ({ kind: 'before' }));
+    expect(await choose({ main: dead as never, nas })).toEqual({ store: 'nas', generation: 1, unanswered: ['main'] });
   });
 });
 
@@ -341,6 +398,32 @@ describe('twins on a promoted store', () => {
     expect(await memory.generation(STREAM)).toMatchObject({ generation: 1, store: 'nas' });
     expect(await pair.hub.client('x').archives.generation(STREAM)).toMatchObject({ generation: 1, store: 'nas' });
     expect(endsAt(await pair.chain(), pair.log.segments.at(-1)!.bytes.length)).toBe(false);
+  });
+
+  test('what the copy lacks and the server has purged is a gap, which only an operator crosses', async () => {
+    const { pair, nas, start, shipped, promoteNas } = newPair();
+    pair.log.append();
+    const a = start('a');
+    await pair.hasRole('a', 'master');
+    await shipped();
+    await a.stop();
+    const alone = start('a', { plan: { primary: 'main', copies: [] } }); // from here on nas is not brought after
+    for (let n = 0; n < 3; n++) {
+      pair.log.append();
+      pair.log.rotate();
+    }
+    pair.log.append();
+    await pair.shipped();
+    await alone.stop();
+    pair.log.purge(2);
+    await promoteNas();
+    const { client } = start('a');
+    await until('a reports the gap', async () => (await pair.twin('a'))?.reason.startsWith('gap'));
+    const before = (await chainIn(nas)).length;
+    const accepted = await client.requests.ask(STREAM, { kind: 'accept-gap', ...asker }, 5_000);
+    expect(accepted).toMatchObject({ ok: true });
+    const opening = (await chainIn(nas)).slice(before).find(({ header }) => header.kind === 'opening');
+    expect(opening?.header).toMatchObject({ result: 'gap', generation: 1 });
   });
 
   test('an older state of the promoted store is refused until the right one is back', async () => {
