@@ -1,6 +1,7 @@
 import { headOf } from './archive/head.ts';
 import { raceProbe, readArchive } from './archive/identity.ts';
 import { findEnd } from './archive/walk.ts';
+import { fingerprintOf } from './codec/age-keys.ts';
 import type { Config, StreamConfig } from './config.ts';
 import type { Coordination } from './coordination/coordination.ts';
 import { messageOf, ShipmateError } from './errors.ts';
@@ -39,6 +40,7 @@ export async function inspect(config: Config): Promise<About[]> {
         try {
           return await about(`stream ${stream.name}`, async () => [
             ...inspectPlan(stream, primaries.get(stream)!),
+            ...inspectRecipients(stream),
             ...(await inspectStream(config, stream, { source, coordination, primary: primaries.get(stream)! })),
           ]);
         } finally {
@@ -110,13 +112,22 @@ async function inspectCreating(config: Config, name: string, stream: string): Pr
   return [{ level: 'ok', message: `creates an object only where its name is free${room}` }];
 }
 
+/** A key that is lost takes all with it that was shipped for it alone. */
+function inspectRecipients(stream: StreamConfig): Finding[] {
+  demandRecipients(stream);
+  const names = stream.recipients.map(fingerprintOf);
+  if (names.length === 0) return [];
+  const message = `encrypts for ${names.join(', ')}`;
+  const hint = 'name a second one, whose key lies somewhere else: with the only key all that was shipped is lost';
+  return [names.length > 1 ? { level: 'ok', message } : { level: 'warning', message: `${message} alone`, hint }];
+}
+
 async function inspectStream(
   config: Config,
   stream: StreamConfig,
   { source, coordination, primary }: { source: LogSource; coordination: Coordination; primary: string },
 ): Promise<Finding[]> {
   const { name } = stream;
-  demandRecipients(stream);
   const found = await readArchive(await openStore(config, primary), name);
   if (found === null) {
     return [

@@ -35,23 +35,26 @@ export class WitnessSecret {
    * then.
    */
   async agree({ isUsed = async () => false }: { isUsed?: () => Promise<boolean> } = {}): Promise<void> {
-    const remembered = this.#known ?? (await this.#recall());
+    const remembered = await this.#recall();
     if (remembered === null && (await isUsed())) throw lost(this.#places.stream);
     await this.#keep(remembered ?? randomBytes(SECRET_BYTES).toString('hex'));
   }
 
   /** Tells it again to who has forgotten it, if it is known here. */
   async remind(): Promise<void> {
-    if (this.#known !== null) await this.#keep(this.#known);
+    const { stream, memories } = this.#places;
+    for (const memory of memories) {
+      if (this.#known === null) return;
+      const kept = (await memory.secret(stream)) ?? (await memory.keepSecret(stream, this.#known));
+      if (kept !== this.#known) throw conflict(stream);
+    }
   }
 
   async #keep(offered: string): Promise<void> {
     const { stream, memories } = this.#places;
     const [shared, local] = memories;
     const agreed = await shared.keepSecret(stream, offered);
-    if ((await local.keepSecret(stream, agreed)) !== agreed || (this.#known ?? agreed) !== agreed) {
-      throw conflict(stream);
-    }
+    if ((await local.keepSecret(stream, agreed)) !== agreed) throw conflict(stream);
     this.#known = agreed;
   }
 
