@@ -108,7 +108,7 @@ export class FilesReader {
     if (before && at.segment === before.bound?.segment)
       throw this.#discontinuity(`the name ${at.segment} is used again`);
     directory.bind(file, at);
-    await directory.holdFrom(file);
+    await directory.holdToo(file);
     // What lies before was shipped, by whomever: more than that must not come.
     const earlier = directory.files.slice(0, directory.files.indexOf(file));
     if (!before) for (const each of earlier) each.endedAt ??= each.size;

@@ -187,7 +187,7 @@ export class LogReader {
       lineage.enter();
       await this.#lineage?.leave();
       this.#lineage = lineage;
-      await lineage.holdFrom(segment);
+      await lineage.holdToo(segment);
     }
     this.#follow();
     return true;
