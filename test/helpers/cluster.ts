@@ -24,7 +24,9 @@ export interface ClusterOptions {
   readonly nodes?: readonly string[];
   readonly mariadbArgs?: readonly string[];
   /** More of the daemons' config. */
-  readonly daemon?: Partial<Pick<DaemonOptions, 'ttl' | 'onEtcdLoss' | 'chunk' | 'copies' | 'delay' | 'recipients'>>;
+  readonly daemon?: Partial<
+    Pick<DaemonOptions, 'ttl' | 'onEtcdLoss' | 'chunk' | 'copies' | 'delay' | 'ack' | 'recipients'>
+  >;
   /** Another store than a directory of the cluster's own; its objects must be in files below `storePath`. */
   readonly store?: Required<Pick<DaemonOptions, 'store' | 'storePath'>>;
 }

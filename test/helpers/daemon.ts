@@ -30,6 +30,8 @@ export interface DaemonOptions {
   readonly copies?: Readonly<Record<string, string>>;
   /** How much later they get what the store has. */
   readonly delay?: string;
+  /** How many stores must hold what the source is acknowledged. */
+  readonly ack?: number;
   readonly prefix?: string;
   readonly stream?: string;
   /** As the config has it; MariaDB by default. */
@@ -232,7 +234,9 @@ function configOf(options: DaemonOptions, listen: string): object {
   const { node, dir, cluster = 'acme', endpoints, ttl = '2s', onEtcdLoss = 'continue' } = options;
   const { storePath, prefix = '', stream = 'orders', source, chunk = {}, recipients } = options;
   const store = options.store ?? { type: 'file', path: storePath };
-  const { copies = {}, delay = '0s' } = options;
+  const { copies = {}, delay = '0s', ack = 1 } = options;
+  // Their order is given: how much room their file system has may differ from one look to the next.
+  const plan = { copies: Object.keys(copies), order: Object.keys(copies), delay, ack };
   const others = Object.entries(copies).map(([name, path]) => [name, { type: 'file', path }]);
   return {
     node,
@@ -241,7 +245,7 @@ function configOf(options: DaemonOptions, listen: string): object {
     coordination: endpoints ? { etcd: { endpoints, ttl } } : 'solo',
     onEtcdLoss,
     stores: { main: { ...store, ...(prefix && { prefix }) }, ...Object.fromEntries(others) },
-    ...(others.length > 0 && { plans: { several: { primary: 'main', copies: Object.keys(copies), delay } } }),
+    ...(others.length > 0 && { plans: { several: { primary: 'main', ...plan } } }),
     streams: {
       [stream]: {
         source: { type: 'mariadb', ...source },
