@@ -276,6 +276,6 @@ test('random faults over three copies, restarts, take-overs, prunes: each ends b
         expect(await primary.differences(copy.memory)).toEqual([]);
       }
     }),
-    { numRuns: Number(process.env.SHIPMATE_PROPERTY_RUNS ?? 15) },
+    { numRuns: Number(process.env.SHIPMATE_PROPERTY_RUNS ?? 10) },
   );
 }, 120_000);
