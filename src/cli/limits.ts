@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
 import { parseDuration, parseRate } from '../config/units.ts';
 import type { Config } from '../config.ts';
+import type { Overview } from '../coordination/coordination.ts';
 import {
   type Change,
   CLASSES,
@@ -23,6 +24,11 @@ import { operator, withCoordination } from './coordination.ts';
 import { changeText, limitsText, standingText } from './limits-text.ts';
 import { print, printable, printJson } from './terminal.ts';
 
+interface ClearOptions {
+  node?: string;
+  json?: boolean;
+}
+
 interface SetOptions {
   link?: string;
   shipping?: string;
@@ -31,6 +37,7 @@ interface SetOptions {
   until?: string;
   queue?: boolean;
   node?: string;
+  json?: boolean;
 }
 
 export function defineLimits(command: Command): void {
@@ -45,12 +52,12 @@ export function defineLimits(command: Command): void {
     .option('--until <time>', 'until then: 06:00, or 2026-11-22T06:00:00Z')
     .option('--queue', 'where it can not be honoured now, wait until it can')
     .option('--node <node>', 'for this node alone; by default for all');
-  set.action(async (options: SetOptions) => change(set, options));
+  set.action(async () => change(set, set.optsWithGlobals<SetOptions>()));
   const clear = command
     .command('clear')
     .description('takes back what was changed: the config counts again')
     .option('--node <node>', 'only what was changed for this node alone');
-  clear.action(async ({ node }: { node?: string }) => takeBack(clear, node));
+  clear.action(async () => takeBack(clear, clear.optsWithGlobals<ClearOptions>()));
 }
 
 const gather = (value: string, before: string[] = []) => [...before, value];
@@ -78,8 +85,9 @@ const situationOf = (config: Config, overrides: readonly Override[], nowMs: numb
 async function change(command: Command, options: SetOptions): Promise<void> {
   const nowMs = Date.now();
   const request = requestOf(options, nowMs);
-  await withCoordination(command, async ({ limits: board }, config) => {
-    const all = await board.list();
+  await withCoordination(command, async (coordination, config) => {
+    const board = coordination.limits;
+    const [all, { twins }] = await Promise.all([board.list(), coordination.overview()]);
     await board.remove(all.filter((one) => isOver(one, nowMs)).map(({ id }) => id));
     const situation = { ...situationOf(config, all, nowMs), node: request.node ?? config.node };
     const placed = place(situation, request, nowMs);
@@ -95,6 +103,8 @@ async function change(command: Command, options: SetOptions): Promise<void> {
       placedMs: nowMs,
     };
     await board.add(override);
+    warnOfAbsent(request.node, twins);
+    if (options.json) return printJson({ override, waitsFor: placed.fits ? null : placed.reason });
     const text = `${changeText(request.change)} ${standingText(override, { nowMs, zone: situation.zone })}`;
     print(
       placed.fits
@@ -104,12 +114,20 @@ async function change(command: Command, options: SetOptions): Promise<void> {
   });
 }
 
-async function takeBack(command: Command, node: string | undefined): Promise<void> {
+/** It may be one that is down; more often it is a slip. */
+function warnOfAbsent(node: string | undefined, twins: Overview['twins']): void {
+  const alive = twins.map((twin) => twin.node);
+  if (node === undefined || alive.includes(node)) return;
+  process.stderr.write(`warning: no daemon of node ${node} is alive; ${printable(nearestHint(node, alive))}\n`);
+}
+
+async function takeBack(command: Command, { node, json = false }: ClearOptions): Promise<void> {
   await withCoordination(command, async ({ limits: board }) => {
     const [zone, nowMs] = [hostZone(), Date.now()];
     const gone = (await board.list()).filter((one) => node === undefined || one.node === node);
     await board.remove(gone.map(({ id }) => id));
     const told = gone.filter((one) => !isOver(one, nowMs));
+    if (json) return printJson({ cleared: told });
     for (const one of told)
       print(printable(`${changeText(one.change)} ${standingText(one, { nowMs, zone })}: taken back`));
     if (told.length === 0) print('nothing was changed: the config counts');
@@ -154,9 +172,10 @@ function shareOf(text: string): number {
 }
 
 function classRate(text: string): [ClassName, number] {
-  const [name = '', rate = ''] = text.split('=');
+  const [name = '', rate] = text.split('=');
   const known = CLASSES.find((one) => one === name);
   if (known === undefined) throw new UsageError(`--class: there is no class "${name}"`, nearestHint(name, CLASSES));
+  if (rate === undefined) throw new UsageError(`--class: ${name} has no rate`, `such as ${name}=5MiB/s`);
   return [known, rateOf('--class', rate)];
 }
 

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { RepairPlan } from '../archive/repair.ts';
 import { placeText } from '../core/keys.ts';
-import { ShipmateError, UsageError } from '../errors.ts';
+import { ArchiveNotWhole, ShipmateError, UsageError } from '../errors.ts';
 import { readArchives } from './archives.ts';
 import { confirm, print, printable, printJson, requireTerminal } from './terminal.ts';
 
@@ -42,9 +42,10 @@ async function carryOut(command: Command, name: string, options: Options): Promi
   };
   progress.stage(`comparing ${toName} with ${fromName}`, { unit: 'objects' });
   const plan = await planRepair(repairing).finally(() => progress.end());
-  if (!json) print(planText(plan, options));
-  const isTold = dryRun || plan.flaws.length === 0;
-  if (!isTold) {
+  const say = json ? (text: string) => void process.stderr.write(`${text}\n`) : print;
+  say(planText(plan, options));
+  const mends = !dryRun && plan.flaws.length > 0;
+  if (mends) {
     if (!(await confirm(`write ${plan.flaws.length} objects to ${toName}?`, { yes }))) {
       throw new ShipmateError(`store ${toName} stays as it is`, {
         code: 'REPAIR_DECLINED',
@@ -53,20 +54,24 @@ async function carryOut(command: Command, name: string, options: Options): Promi
     }
     progress.stage(`mending ${toName}`, { unit: 'objects', total: plan.flaws.length });
     await repair(plan, repairing).finally(() => progress.end());
-    if (!json) print(`mended; "shipmate verify ${name} --store ${toName} --deep" tells whether all is well`);
+    say(`mended; "shipmate verify ${name} --store ${toName} --deep" tells whether all is well`);
   }
-  if (json) printJson({ stream: name, ...options, ...plan, mended: !isTold });
+  if (json) printJson({ stream: name, from: fromName, to: toName, dryRun, ...plan, mended: mends });
+  if (plan.hole === null) return;
+  throw new ArchiveNotWhole(
+    `${fromName} itself lacks ${placeText(plan.hole.at)} of stream ${name}: nothing behind that was compared`,
+    `mend ${fromName} first, from a store that has it: "shipmate verify ${name} --store NAME" tells which`,
+  );
 }
 
 /** What was found; at most as many objects by name as fit on a screen. */
-export function planText({ flaws, objects, generation, hole }: RepairPlan, { from, to }: Options): string {
+export function planText({ flaws, objects, generation }: RepairPlan, { from, to }: Options): string {
   const SHOWN = 20;
   const replaced = flaws.filter(({ what }) => what !== 'missing').length;
   const lines = [
     `${objects} objects of ${from} compared: ${flaws.length === 0 ? `${to} has all of them` : `${flaws.length} to be written`}`,
     ...flaws.slice(0, SHOWN).map(({ key, what }) => `  ${what}: ${key}`),
     ...(flaws.length > SHOWN ? [`  … and ${flaws.length - SHOWN} more`] : []),
-    ...(hole ? [`${from} itself lacks ${placeText(hole.at)}: nothing behind that is compared`] : []),
   ];
   if (generation.to < generation.from) {
     lines.push(
@@ -76,7 +81,7 @@ export function planText({ flaws, objects, generation, hole }: RepairPlan, { fro
   }
   if (replaced > 0) {
     lines.push(
-      `${replaced} of them stand in ${to} already and are deleted first: if daemons ship the stream to ${to}, stop them until ` +
+      `${replaced} of them ${replaced === 1 ? 'stands' : 'stand'} in ${to} already, and ${replaced === 1 ? 'is' : 'are'} deleted first: if daemons ship the stream to ${to}, stop them until ` +
         'this is done',
     );
   }

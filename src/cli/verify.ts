@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { storeOf } from '../config.ts';
 import { bytesText } from '../core/format.ts';
-import { ArchiveNotWhole } from '../errors.ts';
+import { ArchiveNotWhole, UsageError } from '../errors.ts';
 import { timeText } from '../restore/until.ts';
 import type { Verification } from '../restore/verify.ts';
 import { readArchives } from './archives.ts';
@@ -25,6 +25,12 @@ export function defineVerify(command: Command): void {
     .option('--restart', 'with --deep: begin anew, where an earlier run was interrupted')
     .option('--json', 'print JSON')
     .action(async (name: string | undefined, { deep = false, identity, store, restart, json = false }: Options) => {
+      if (!deep && (identity ?? restart) !== undefined) {
+        throw new UsageError(
+          `${restart ? '--restart' : '--identity'} goes with --deep`,
+          'payloads are read only with --deep',
+        );
+      }
       const archives = await readArchives(command, { identity });
       const { verify } = await import('../restore/verify.ts');
       const { proofNote } = await import('../restore/proof-note.ts');
@@ -38,7 +44,7 @@ export function defineVerify(command: Command): void {
           if (restart) await note.clear();
           const report = await verify(chunks, { deep, progress: archives.progress, note });
           reports.push(report);
-          if (!json) print(reportText(report));
+          if (!json) print(reportText(report, identity));
         } catch (error) {
           failures.push(error); // the other streams are looked at all the same
         }
@@ -58,12 +64,12 @@ function conclude(reports: readonly Verification[], failures: readonly unknown[]
   const faults = broken.reduce((sum, report) => sum + report.faults.length, 0);
   throw new ArchiveNotWhole(
     `${faults} fault${faults === 1 ? '' : 's'} in the archive of ${broken.map(({ stream }) => stream).join(', ')}`,
-    'take the objects that are named from a copy of the archive; docs/restore.md says what can be restored without them',
+    'mend it from a copy with "shipmate repair"; docs/restore.md says what can be restored without what is missing',
   );
 }
 
-/** The report for a terminal; faults and warnings one a line, each with its object's key. */
-export function reportText(report: Verification): string {
+/** The report for a terminal; `identity` is the file that was given. Faults and warnings one a line, each with its object's key. */
+export function reportText(report: Verification, identity?: string): string {
   const {
     stream,
     store,
@@ -90,7 +96,10 @@ export function reportText(report: Verification): string {
       ? [`  ${provenBefore} of them were read by an earlier run, which was interrupted: --restart reads all`]
       : []),
     ...(unopened > 0
-      ? [`  ${unopened} encrypted chunks by the digests of their stored bytes alone: --identity FILE opens them`]
+      ? [
+          `  ${unopened} encrypted chunks by the digests of their stored bytes alone: ` +
+            (identity === undefined ? '--identity FILE opens them' : `${identity} does not open them`),
+        ]
       : []),
     ...(orphans > 0 ? [`  ${orphans} orphans behind seals: left by deposed masters, harmless`] : []),
     ...warnings.map(({ object, what }) => `  warning: ${object} ${what}`),
