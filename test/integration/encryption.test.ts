@@ -200,6 +200,8 @@ describe('two daemons that encrypt for two recipients', () => {
     const problem = `streams.${STREAM}.encrypt.recipients[0]:`;
     expect(await shipmate(mistyped, 'run')).toMatchObject({ code: 2, stderr: expect.stringContaining(problem) });
     expect((await shipmate(mistyped, 'check')).stdout).toContain(problem);
+    const { stdout } = await shipmate(cluster.daemons[0]!.configFile, 'check');
+    expect(stdout).toContain(`encrypts for ${fingerprintOf(name)}, ${fingerprintOf(keys[2]!.recipient)}`);
   });
 });
 
