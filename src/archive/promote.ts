@@ -4,6 +4,7 @@ import { placeText } from '../core/keys.ts';
 import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { raceProbe, readArchive } from './identity.ts';
+import { isJoined } from './lineage.ts';
 import { provenBeyond } from './reader.ts';
 import { retry } from './retry.ts';
 import { newClaim, sealOpenTerm } from './takeover.ts';
@@ -27,6 +28,12 @@ export async function holdingOf(store: ObjectStore, stream: string): Promise<Hol
     throw new ArchiveNotWhole(
       `store ${store.name} lacks the object at ${placeText(end)} of stream ${stream}, though ${placeText(beyond)} is there`,
       `run: shipmate verify ${stream} --store ${store.name}`,
+    );
+  }
+  if (!(await isJoined(archive, end))) {
+    throw new ArchiveNotWhole(
+      `store ${store.name} holds openings and seals of stream ${stream}, and not yet the log that they are of`,
+      'making this copy was interrupted where it began: it can be read once a daemon has gone on with it',
     );
   }
   const newest = end.last && (await readPlace(archive, end.last));

@@ -1,10 +1,12 @@
+import { isJoined, lineageOf } from '../archive/lineage.ts';
 import { patient } from '../archive/patient-store.ts';
 import { answerOf, pause } from '../archive/retry.ts';
 import { type Archive, findEnd, type Hint, readPlace } from '../archive/walk.ts';
+import { chainStart } from '../core/archive.ts';
 import { backoffMs } from '../core/backoff.ts';
 import { type ChainEnd, step } from '../core/chain.ts';
 import { copyLag } from '../core/copies.ts';
-import type { Read } from '../core/header.ts';
+import { placeIn, type Read } from '../core/header.ts';
 import { comparePlaces, type Place, placeKey, placeText, streamKey } from '../core/keys.ts';
 import type { Log } from '../core/log.ts';
 import type { CopyState, CopyStatus } from '../core/status.ts';
@@ -70,6 +72,8 @@ export class Copier {
   #at: ChainEnd | null = null;
   /** Where it was last seen to be, for the next look. */
   #hint: Hint | null = null;
+  /** The last object that was written, or found to be there. */
+  #newest: Place | null = null;
   #ahead: Next[] = [];
   /** When the first object that the copy lacks was written, and the newest one; null: it lacks none. */
   #nextMs: number | null = null;
@@ -126,14 +130,27 @@ export class Copier {
     const bytes = await readOrNull(archive.store, key);
     if (bytes === null) throw hole(archive, key);
     await mirror(store, key, { bytes, signal });
-    const reading = patient(store, { ...READS, signal });
-    const end = await this.#copyEnd({ store: reading, info: archive.info });
-    await this.#demandSame(end);
+    const end = await this.#provenEnd(signal);
     this.#hint = end.last && { ...end.last, digest: end.digest };
+    this.#newest = null;
     if (this.#at === null || comparePlaces(this.#at, end) !== 0) this.#count(end);
-    const isEmpty = end.term === 1 && end.slot === 0;
-    const floor = isEmpty ? await highestFloor(archive.store, stream) : null;
-    return floor ? await this.#beginAtFloor(floor, signal) : end;
+    const isBegun = (end.term > 1 || end.slot > 0) && (await isJoined(this.#copy(signal), end));
+    if (isBegun) return end;
+    const floor = await highestFloor(archive.store, stream);
+    return floor ? await this.#beginAtFloor(floor, signal) : chainStart(archive.info);
+  }
+
+  /** Throws COPY_DIVERGED where that is not the primary's. */
+  async #provenEnd(signal: AbortSignal): Promise<ChainEnd> {
+    const copy = this.#copy(signal);
+    const end = await this.#copyEnd(copy);
+    await this.#demandSame(copy, end);
+    return end;
+  }
+
+  #copy(signal: AbortSignal): Archive {
+    const { archive, store } = this.#options;
+    return { store: patient(store, { ...READS, signal }), info: archive.info };
   }
 
   #count(from: ChainEnd): void {
@@ -156,19 +173,16 @@ export class Copier {
   }
 
   /** What the copy's last header is must stand in the primary at the same place, or below its floor. */
-  async #demandSame(end: ChainEnd): Promise<void> {
+  async #demandSame(copy: Archive, end: ChainEnd): Promise<void> {
     const { archive, store } = this.#options;
-    if (end.last === null) return;
-    const there = await readPlace(archive, end.last);
-    if (there?.digest === end.digest) return;
-    const floor = await highestFloor(archive.store, archive.info.stream);
-    if (floor && comparePlaces(end, floor.end) === 0 && end.digest === floor.end.digest) return;
-    if (floor && comparePlaces(end, floor.end) < 0) return;
-    if (there !== null) throw diverged(store, `${placeText(end.last)} is not what it is in the primary`);
+    const lineage = await lineageOf(copy, end, archive);
+    if (lineage === 'held' || lineage === 'passed') return;
+    const last = placeText(end.last!);
+    if (lineage === 'other') throw diverged(store, `${last} is not what it is in the primary, or goes beyond its term`);
     if (comparePlaces(end, this.#options.end()) > 0) {
-      throw diverged(store, `it goes up to ${placeText(end.last)}, further than the primary`);
+      throw diverged(store, `it goes up to ${last}, further than the primary`);
     }
-    throw hole(archive, placeText(end.last));
+    throw hole(archive, last);
   }
 
   /** One step: looks ahead, waits until something is due, or copies what is. `carefully`: one object, after a failure. */
@@ -180,9 +194,10 @@ export class Copier {
     const batch = this.#batch(carefully ? 1 : AT_ONCE);
     const chunkBytes = batch.reduce((sum, { read, bytes }) => sum + (read.header.kind === 'chunk' ? bytes : 0), 0);
     if (chunkBytes > 0) await this.#options.share?.take(chunkBytes, signal);
-    await this.#answer(this.#copy(batch, signal), signal);
+    await this.#answer(this.#bring(batch, signal), signal);
     this.#ahead.splice(0, batch.length);
     const last = batch.at(-1)!;
+    this.#newest = placeIn(last.read.header);
     this.#nextMs = (this.#ahead[0] ?? last).writtenMs;
     this.#moveTo(last.end);
     for (const { bytes } of batch) this.#arrears.take(bytes);
@@ -254,6 +269,8 @@ export class Copier {
       const isSealOfOpened = read.header.kind === 'seal' && place.slot > 0;
       place = isSealOfOpened ? { term: place.term, slot: 0 } : read.header.previous;
     }
+    // A floor is the one object that a promotion meanwhile could not fence off: looked for in the last moment.
+    await this.#provenEnd(signal);
     await mirror(store, floor.key, { bytes: floor.bytes, signal });
     this.#count(floor.end);
     return floor.end;
@@ -275,8 +292,10 @@ export class Copier {
   }
 
   /** Waits for all of them, even where one fails: a store that hangs is not asked for more. */
-  async #copy(batch: readonly Next[], signal: AbortSignal): Promise<void> {
+  async #bring(batch: readonly Next[], signal: AbortSignal): Promise<void> {
     const { archive, store } = this.#options;
+    const looking = this.#newest && store.head(placeKey(archive.info.stream, this.#newest));
+    looking?.catch(() => {});
     const copying = batch.map(async ({ read }) => {
       const key = placeKey(archive.info.stream, read.header);
       await mirror(store, key, { bytes: await readProven(archive.store, key, read), signal });
@@ -285,6 +304,7 @@ export class Copier {
     const failed = outcomes.filter((outcome) => outcome.status === 'rejected').map(({ reason }) => reason);
     const isDiverged = (error: unknown) => error instanceof ShipmateError && error.code === 'COPY_DIVERGED';
     if (failed.length > 0) throw failed.find(isDiverged) ?? failed[0];
+    if (looking && (await looking) === null) throw wentBack(store, this.#newest!);
   }
 
   #dueMs({ writtenMs }: Next): number {
@@ -337,6 +357,17 @@ export class Copier {
     this.#reason = reason;
     if (isNews) this.#options.onState();
   }
+}
+
+function wentBack(store: ObjectStore, place: Place): ShipmateError {
+  return new ShipmateError(
+    `the copy in store ${store.name} no longer holds ${placeText(place)}, which was written there`,
+    {
+      code: 'COPY_WENT_BACK',
+      verdict: 'retry',
+      hint: 'it was emptied, set back to an older state, or another one is mounted there: what it lacks is copied again',
+    },
+  );
 }
 
 function hole({ store, info }: Archive, what: string): ShipmateError {

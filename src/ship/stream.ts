@@ -128,6 +128,7 @@ export class StreamShipper {
     const inspection = new Inspection({ ...this.#options, at: () => readiness.at });
     this.#inspection = inspection;
     const plan = { ...this.#options.plan, copies: opened.copies };
+    this.#tellTooFewCopies(plan);
     const acknowledgement = new Acknowledgement(plan.ack);
     const isMaster = () => this.#role === 'master';
     const copies = new Copies({ ...this.#options, archive, plan, isMaster, acknowledgement });
@@ -265,6 +266,20 @@ export class StreamShipper {
       if (signal.aborted) return null;
       throw error;
     }
+  }
+
+  /** A promotion takes a copy away, and `ack` goes on asking for it: a stall that nothing else would tell of. */
+  #tellTooFewCopies({ ack, count, copies }: CopyPlan): void {
+    const { name, metrics, log } = this.#options;
+    const stores = 1 + Math.min(count, copies.length);
+    metrics.alarm('too-few-copies', stores < ack);
+    if (stores >= ack) return;
+    log.error(
+      `the plan says ack: ${ack}, but only ${stores} of its stores can hold the log now: nothing is acknowledged`,
+      {
+        hint: `the database keeps its log until its disk is full: give the plan of stream ${name} another copy, or lower ack`,
+      },
+    );
   }
 
   /** What is known of one store says nothing of the next. */

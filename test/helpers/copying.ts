@@ -24,7 +24,11 @@ export class HandMadePrimary {
   }
 
   static async make(): Promise<HandMadePrimary> {
-    const made = emptyArchive();
+    return HandMadePrimary.of(emptyArchive());
+  }
+
+  /** Takes over what is there. */
+  static async of(made: { memory: MemoryStore; archive: Archive }): Promise<HandMadePrimary> {
     return new HandMadePrimary(made, await takeOver(made.archive));
   }
 
@@ -107,6 +111,7 @@ export class HandMadePrimary {
     const header: Chunk = {
       ...chunkAt(end, end.position?.offset ?? 0),
       ...{ claim, time: new Date(this.nowMs).toISOString(), stored: { bytes: payload.length, sha256 } },
+      ...(end.generation > 0 && { generation: end.generation }),
     };
     const { frame } = encodeHeader(header);
     await this.memory.create(placeKey(STREAM, end), Buffer.concat([frame, payload]), signal);
