@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { bytesText } from '../core/format.ts';
 import { placeText } from '../core/keys.ts';
-import type { Position } from '../core/position.ts';
+import { type Position, positionText } from '../core/position.ts';
 import type { Break } from '../core/ranges.ts';
 import { ArchiveNotWhole } from '../errors.ts';
 import type { Listing, PointInLog } from '../restore/listing.ts';
@@ -90,12 +90,10 @@ function pointText({ id, timeMs }: PointInLog): string {
 }
 
 function breakText({ result, place, node, time, before, at, deadBytes }: Break): string {
-  const between = `from ${before ? placeInLog(before) : 'the beginning'} to ${placeInLog(at)}`;
+  const between = `from ${before ? positionText(before) : 'the beginning'} to ${positionText(at)}`;
   const dead = deadBytes > 0 ? `; ${bytesText(deadBytes)} that were shipped do not count` : '';
   return `${result} in term ${place.term} (${node}, ${time.slice(0, 19)}Z): ${between}${dead}`;
 }
-
-const placeInLog = ({ segment, offset, id }: Position) => `${segment}:${offset}${id ? ` (${id})` : ''}`;
 
 /** Breaks lines at spaces; what follows the first is indented. A word that is longer than a line is broken too. */
 function wrap(text: string, width: number, indent = ''): string[] {

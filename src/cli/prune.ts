@@ -4,6 +4,8 @@ import type { Archive } from '../archive/walk.ts';
 import { parseDuration } from '../config/units.ts';
 import type { StreamConfig } from '../config.ts';
 import { bytesText } from '../core/format.ts';
+import { nearestHint } from '../core/nearest.ts';
+import { positionText } from '../core/position.ts';
 import type { Keep } from '../core/retention.ts';
 import { ArchiveNotWhole, messageOf, ShipmateError, UsageError } from '../errors.ts';
 import { type Archives, readArchives } from './archives.ts';
@@ -15,7 +17,7 @@ interface Options {
   keepDaily?: number;
   keepWeekly?: number;
   keepMonthly?: number;
-  withoutCopy: string[];
+  withoutCopy?: string[];
   dryRun?: boolean;
   yes?: boolean;
   json?: boolean;
@@ -33,7 +35,7 @@ export function definePrune(command: Command): void {
     .option('--keep-daily <n>', 'the log back to the oldest of so many days that have any', parseCount)
     .option('--keep-weekly <n>', 'the same in weeks', parseCount)
     .option('--keep-monthly <n>', 'the same in months', parseCount)
-    .option('--without-copy <name>', 'leave out a copy that does not answer; can be repeated', collect, [])
+    .option('--without-copy <name>', 'leave out a copy that does not answer; may be repeated', collect)
     .option('--dry-run', 'tell what would be deleted, and delete nothing; so on a terminal without --yes')
     .option('--yes', 'delete')
     .option('--json', 'print JSON')
@@ -56,7 +58,7 @@ function parseCount(text: string): number {
   throw new InvalidArgumentError('a number from 1 on');
 }
 
-const collect = (name: string, before: string[]) => [...before, name];
+const collect = (name: string, before: string[] = []) => [...before, name];
 
 interface Report {
   readonly stream: string;
@@ -69,6 +71,7 @@ async function carryOut(command: Command, name: string | undefined, options: Opt
   const isLook = options.dryRun === true || (process.stdin.isTTY && !yes);
   const archives = await readArchives(command);
   const streams = streamsToPrune(archives, name, options);
+  demandCopies(streams, options.withoutCopy ?? []);
   const reports: Report[] = [];
   const failures: unknown[] = [];
   for (const { stream, keep } of streams) {
@@ -79,7 +82,7 @@ async function carryOut(command: Command, name: string | undefined, options: Opt
     } catch (error) {
       failures.push(error); // the other streams are pruned all the same
     }
-    if (!json) print(reportText(report));
+    if (!json && report.stores.length > 0) print(reportText(report));
   }
   if (json) printJson({ streams: reports.map(reportJson) });
   else if (isLook && !options.dryRun) print('nothing was deleted: on a terminal that takes --yes');
@@ -120,6 +123,15 @@ function streamsToPrune(archives: Archives, name: string | undefined, options: O
   throw new UsageError('no stream of the config has a "keep": everything stays', 'see docs/retention.md');
 }
 
+/** Throws UsageError for the name of a copy that none of them has. */
+function demandCopies(streams: readonly ToPrune[], without: readonly string[]): void {
+  const copies = [...new Set(streams.flatMap(({ stream }) => stream.plan.copies))];
+  const unknown = without.find((name) => !copies.includes(name));
+  if (unknown === undefined) return;
+  const names = streams.map(({ stream }) => stream.name).join(', ');
+  throw new UsageError(`--without-copy: ${names} has no copy in a store "${unknown}"`, nearestHint(unknown, copies));
+}
+
 function keepOf({ keepAge, keepSegments, keepDaily, keepWeekly, keepMonthly }: Options): Keep | null {
   const keep = {
     ...(keepAge !== undefined && { ageMs: keepAge }),
@@ -146,7 +158,7 @@ async function pruneStream(archives: Archives, stream: StreamConfig, { keep, opt
   const { progress } = archives;
   const format = archives.formatOf(stream);
   const primary = (await archives.open(stream)).archive;
-  const copies = await copiesOf(archives, stream, options.withoutCopy);
+  const copies = await copiesOf(archives, stream, options.withoutCopy ?? []);
   const retaining = retain({
     primary,
     copies,
@@ -167,8 +179,6 @@ async function pruneStream(archives: Archives, stream: StreamConfig, { keep, opt
 
 /** The copies that are kept, by rank. One that does not answer may hold what the primary must not lose yet. */
 async function copiesOf(archives: Archives, { name, plan }: StreamConfig, without: readonly string[]) {
-  const unknown = without.find((copy) => !plan.copies.includes(copy));
-  if (unknown !== undefined) throw new UsageError(`stream ${name} has no copy in a store "${unknown}"`, 'see "plans"');
   const [{ rankCopies }, { readArchive }] = await Promise.all([
     import('../core/copies.ts'),
     import('../archive/identity.ts'),
@@ -214,12 +224,11 @@ function deniedError({ store, refused, objects }: Retained): ShipmateError {
 /** The report for a terminal, a line or two for each store. */
 export function reportText({ stream, dryRun, stores }: Report): string {
   const lines = stores.flatMap(({ store, role, floor, objects, bytes, refused, gaveUp }) => {
-    const from = floor.position === null ? 'its beginning' : `${floor.position.segment}:${floor.position.offset}`;
-    const start = floor.position?.id ? `${floor.position.id} (${from})` : from;
+    const stays = floor.position === null ? 'all of the log' : `the log after ${positionText(floor.position)}`;
     const deleted = `${objects} objects, ${bytesText(bytes)} ${dryRun ? 'would be' : 'were'} deleted`;
     const more = gaveUp ? '; younger ones were not tried' : '';
     const locked = `  ${refused.locked} are kept by the store's own retention: ${messageOf(refused.error)}${more}`;
-    const line = `stream ${stream} in store ${store} (${role}): ${deleted}; it begins at ${start}`;
+    const line = `stream ${stream} in store ${store} (${role}): ${deleted}; ${stays} stays`;
     return refused.locked > 0 ? [line, locked] : [line];
   });
   return lines.map(printable).join('\n');

@@ -26,6 +26,12 @@ export const positionSchema: z.ZodType<Position> = z.object({
   id: z.string(),
 });
 
+/** For people: `binlog.000003:4711 (0-1-52)`; the ID only where that tells more. */
+export function positionText({ segment, offset, id }: Position): string {
+  const place = `${segment}:${offset}`;
+  return id === '' || id === place ? place : `${place} (${id})`;
+}
+
 export function samePlace(a: Position, b: Position): boolean {
   return a.origin === b.origin && a.incarnation === b.incarnation && a.segment === b.segment && a.offset === b.offset;
 }
