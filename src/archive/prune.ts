@@ -113,10 +113,14 @@ async function cursorOf(copy: Archive, primary: Archive): Promise<Place> {
   const end = await findEnd(copy, null);
   const there = end.last && (await readPlace(primary, end.last));
   if (end.last === null || there?.digest === end.digest) return end;
+  const hint =
+    end.generation > 0
+      ? 'if that copy was promoted, make the config say so (docs/promote.md): nothing is deleted before'
+      : 'look at both with "shipmate verify --store", and see "shipmate repair"';
   throw new ShipmateError(
     `the archive of stream ${copy.info.stream} in store ${copy.store.name} is no copy of the one in store ` +
       `${primary.store.name}: they differ at ${placeText(end.last)}`,
-    { code: 'COPY_DIVERGED', hint: 'look at it with "shipmate verify --store", and see "shipmate repair"' },
+    { code: 'COPY_DIVERGED', hint },
   );
 }
 

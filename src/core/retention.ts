@@ -1,6 +1,6 @@
 import type { ChainEnd, Met } from './chain.ts';
 import { type Chunk, placeIn, type Read } from './header.ts';
-import { comparePlaces, type Place, placeText } from './keys.ts';
+import { comparePlaces, type Place } from './keys.ts';
 import { LivingLog } from './ranges.ts';
 
 /** What retention keeps: everything that any of these asks for. */
@@ -25,11 +25,11 @@ export interface Part {
   readonly living: boolean;
   /** Wall clock of its newest chunk, milliseconds since 1970. */
   readonly latestMs: number;
-  /** Days since 1970, UTC, from which it has chunks. */
+  /** Days since 1970, UTC, from which it has log that counts. */
   readonly days: ReadonlySet<number>;
 }
 
-type GrowingPart = { -readonly [K in keyof Part]: Part[K] } & { days: Set<number> };
+type GrowingPart = { -readonly [K in keyof Omit<Part, 'living' | 'days'>]: Part[K] };
 
 const DAY_MS = 86_400_000;
 
@@ -39,6 +39,8 @@ export class PastLog {
   readonly #living: LivingLog;
   readonly #isCompanion: (segment: string) => boolean;
   readonly #parts: GrowingPart[];
+  /** When each chunk was shipped, by term and slot. */
+  readonly #times = new Map<number, number[]>();
   #before: ChainEnd;
 
   /** `isCompanion`: tells files without which others are of no use: they stay, and no reader starts with one. */
@@ -60,27 +62,34 @@ export class PastLog {
 
   /** In chain order; the first one is what the walk began amid. */
   parts(): Part[] {
-    const living = new Set<string>();
+    const parts = this.#parts.map((part) => ({ ...part, living: false, days: new Set<number>() }));
+    let index = 0;
     for (const { segments } of this.#living.runs) {
-      for (const { offset, pieces } of segments) if (offset === 0) living.add(placeText(pieces[0]!.place));
+      for (const { place, offset } of segments.flatMap(({ pieces }) => pieces)) {
+        while (index + 1 < parts.length && comparePlaces(parts[index + 1]!.start, place) <= 0) index++;
+        const part = parts[index]!;
+        part.living ||= offset === 0 && part.segment !== null && comparePlaces(part.start, place) === 0;
+        part.days.add(Math.floor(this.#times.get(place.term)![place.slot]! / DAY_MS));
+      }
     }
-    return this.#parts.map((part) => ({ ...part, living: part.segment !== null && living.has(placeText(part.start)) }));
+    return parts;
   }
 
   #meetChunk(chunk: Chunk): void {
-    const { segment, offset } = chunk.from;
-    if (offset === 0 && !this.#isCompanion(segment)) this.#parts.push(newPart(this.#before, segment));
+    const { term, slot, from } = chunk;
+    if (from.offset === 0 && !this.#isCompanion(from.segment)) this.#parts.push(newPart(this.#before, from.segment));
     const part = this.#parts.at(-1)!;
     const ms = timeOf(chunk);
     part.latestMs = Math.max(part.latestMs, ms);
-    part.days.add(Math.floor(ms / DAY_MS));
+    const times = this.#times.get(term) ?? [];
+    times[slot] = ms;
+    this.#times.set(term, times);
   }
 }
 
-const newPart = (start: ChainEnd, segment: string | null): GrowingPart => ({
-  ...{ start, segment, living: false },
-  ...{ latestMs: Number.NEGATIVE_INFINITY, days: new Set<number>() },
-});
+const newPart = (start: ChainEnd, segment: string | null): GrowingPart => {
+  return { start, segment, latestMs: Number.NEGATIVE_INFINITY };
+};
 
 /** A chunk is as young as it was shipped, or as what it holds: a clock that ran ahead keeps more, none deletes too early. */
 function timeOf({ time, firstEventMs, lastEventMs }: Chunk): number {

@@ -1,7 +1,7 @@
-import type { Archive } from '../archive/walk.ts';
+import { type Archive, readFloor } from '../archive/walk.ts';
 import { type Decoded, type Decoder, openDecoder } from '../codec/decoder.ts';
 import { decodeHeader } from '../core/header.ts';
-import { placeKey } from '../core/keys.ts';
+import { comparePlaces, placeKey } from '../core/keys.ts';
 import type { Piece } from '../core/ranges.ts';
 import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
 
@@ -24,13 +24,14 @@ export class ChunkReader {
 
   /**
    * A chunk's plain bytes, all of it proven: the header by the digest that the chain gave, the payload by its own. Throws
-   * ArchiveNotWhole, naming the object, for one that is damaged or gone.
+   * ArchiveNotWhole, naming the object, for one that is damaged or gone; PRUNED where retention has deleted it meanwhile.
    */
   async read(ref: ChunkRef): Promise<Decoded> {
     const key = placeKey(this.archive.info.stream, ref.place);
     try {
       return await this.#decode(key, ref);
     } catch (error) {
+      if (isNotFound(error) && comparePlaces(ref.place, await readFloor(this.archive)) < 0) throw this.#pruned(key);
       throw notWhole(error);
     }
   }
@@ -76,6 +77,7 @@ export class ChunkReader {
         onChunk(ref, 'proven');
       } catch (error) {
         if (error instanceof ArchiveNotWhole) return onChunk(ref, error);
+        if (isPruned(error)) return onChunk(ref, 'proven'); // there is nothing to prove any more
         if (!(error instanceof ShipmateError) || error.code !== 'ENCRYPTED') throw error;
         onChunk(ref, 'unopened');
       }
@@ -95,6 +97,14 @@ export class ChunkReader {
     } finally {
       await Promise.allSettled(running); // what was begun is told of, whatever went wrong
     }
+  }
+
+  #pruned(key: string): ShipmateError {
+    const { store, info } = this.archive;
+    return new ShipmateError(`object ${key} in store ${store.name} was deleted by retention while it was wanted`, {
+      code: 'PRUNED',
+      hint: `run it again: it begins where the archive begins now. "shipmate ls ${info.stream}" shows that`,
+    });
   }
 
   async #decode(key: string, { digest }: ChunkRef): Promise<Decoded> {
@@ -126,6 +136,10 @@ function joined(pieces: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   }
   return whole;
 }
+
+/** Whether retention has deleted what was being read: whoever reads begins again (protocol rule 12). */
+export const isPruned = (error: unknown): boolean => error instanceof ShipmateError && error.code === 'PRUNED';
+const isNotFound = (error: unknown) => error instanceof ShipmateError && error.code === 'NOT_FOUND';
 
 const DAMAGE = new Set(['CHUNK_CORRUPT', 'BAD_OBJECT', 'CHAIN_BROKEN', 'BAD_ARCHIVE_FILE']);
 

@@ -1,10 +1,10 @@
 import type { Hole, Reading } from '../archive/reader.ts';
-import type { Archive } from '../archive/walk.ts';
-import { placeText } from '../core/keys.ts';
+import { type Archive, readFloor } from '../archive/walk.ts';
+import { comparePlaces, placeText } from '../core/keys.ts';
 import { cutRun, type Run, runEnd, runStart, type Segment, stretchesOf } from '../core/ranges.ts';
 import { ArchiveNotWhole, ShipmateError, UsageError } from '../errors.ts';
 import type { LogFormat, Until } from '../source/source.ts';
-import type { ChunkReader } from './chunks.ts';
+import { type ChunkReader, isPruned } from './chunks.ts';
 import { withCompanion } from './companion.ts';
 import { type Found, fileStartOf, locate } from './locate.ts';
 import type { Progress } from './progress.ts';
@@ -69,9 +69,22 @@ export interface PlanOptions {
 
 /**
  * Reads the archive's headers, and as much of its chunks as it takes to find the target. Writes nothing. Throws
- * ArchiveNotWhole where bytes are missing before the target.
+ * ArchiveNotWhole where bytes are missing before the target. Where retention deletes what it reads it begins again.
  */
 export async function planRestore(options: PlanOptions): Promise<RestorePlan> {
+  const { archive } = options.chunks;
+  for (;;) {
+    const floor = await readFloor(archive);
+    try {
+      const plan = await planNow(options);
+      if (comparePlaces(floor, await readFloor(archive)) === 0) return plan;
+    } catch (error) {
+      if (!isPruned(error)) throw error;
+    }
+  }
+}
+
+async function planNow(options: PlanOptions): Promise<RestorePlan> {
   const { chunks, format, progress, from = null, until, throughTerm = null, afterGap } = options;
   const { archive } = chunks;
   if (throughTerm !== null) return (await planOf(options, await readThroughTerm(archive, progress, throughTerm)))!;
