@@ -5,13 +5,14 @@ import { type MariadbSource, openMariadbSource } from '../../src/source/mariadb.
 import type { Located, LogSource } from '../../src/source/source.ts';
 import { endOf, Shipping } from '../contract/source-shipping.ts';
 import { type Mariadb, startMariadb } from '../helpers/mariadb.ts';
+import { startProxy } from '../helpers/proxy.ts';
 import { until } from '../helpers/wait.ts';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 const ARGS = ['--log-slave-updates', '--slave-parallel-mode=optimistic', '--sync-binlog=0'];
 
 const opened: MariadbSource[] = [];
-const open = ({ dataDir: dir, url }: Mariadb, { sql = true } = {}): MariadbSource => {
+const open = ({ dataDir: dir, url }: Pick<Mariadb, 'dataDir' | 'url'>, { sql = true } = {}): MariadbSource => {
   const source = openMariadbSource({
     ...{ stream: 'orders', dir, flavour: 'mariadb', busyPollMs: 20, log },
     ...(sql && { url }),
@@ -146,6 +147,12 @@ describe('two servers in replication', () => {
     });
     expect(located).toMatchObject({ result: 'fork', common: { id: '0-1-5' }, at: { id: '0-1-5' } });
     expect((await open(b, { sql: false }).locate(shipping.head())).allowed).toBe(false);
+    // A busy server always takes longer than a question is waited for at first.
+    const slow = await startProxy(b.url);
+    slow.delayMs = 250;
+    const beside = open({ dataDir: b.dataDir, url: b.url.replace(/:\d+$/, `:${slow.port}`) });
+    await until('fork, of a slow server', async () => (await beside.locate(shipping.head())).allowed, { everyMs: 400 });
+    await slow.stop();
     shipping.open(located);
     await shipping.ship(open(b));
     expect(shipping.position!.id).toBe('0-2-6');
@@ -159,7 +166,7 @@ describe('two servers in replication', () => {
       return Number(status!.Last_SQL_Errno) !== 0;
     });
     expect(await open(a).locate(shipping.head())).toMatchObject({ result: 'fork', allowed: false });
-  });
+  }, 60_000);
 
   test('an errant write on the replica is told, not shipped, and ends a term before it', async () => {
     const { a, b, shipping } = await begin();

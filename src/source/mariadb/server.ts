@@ -33,7 +33,10 @@ const FRESH_MS = 900;
 const POLL_MS = 500;
 /** An answer that takes longer is given up on, and its connection with it. */
 const ANSWER_WITHIN_MS = 3000;
-/** Nobody waits longer than this for facts, but who must know: they are unknown then. */
+/**
+ * Nobody waits longer than this for facts, but who must know: they are unknown then. One that always takes longer, since its
+ * machine is busy, would never be known: who asks it waits by so much longer as its last answer took.
+ */
 const PATIENCE_MS = 500;
 
 /** Asks one server about itself, over one connection that is kept. What can't be learnt is unknown, never an error. */
@@ -46,6 +49,7 @@ export class Server {
   #facts: ServerState | null = null;
   #lastKnown: ServerState | null = null;
   #askedMs = Number.NEGATIVE_INFINITY;
+  #tookMs = 0;
   #isSilent = true;
   #trouble = '';
   #polling = new Set<symbol>();
@@ -57,14 +61,14 @@ export class Server {
     this.#log = log;
   }
 
-  /** Facts at most about a second old; null where the server does not tell within half a second. */
+  /** Facts at most about a second old; null where the server does not tell in time. */
   async facts(): Promise<ServerState | null> {
     return performance.now() - this.#askedMs < FRESH_MS ? this.#facts : this.ask();
   }
 
   /** Facts learnt after the call; `patient`: as long as one question may take. */
   async ask({ patient = false } = {}): Promise<ServerState | null> {
-    const patienceMs = patient ? ANSWER_WITHIN_MS : PATIENCE_MS;
+    const patienceMs = patient ? ANSWER_WITHIN_MS : Math.min(ANSWER_WITHIN_MS, PATIENCE_MS + 2 * this.#tookMs);
     const before = this.#asking;
     await patiently(before, patienceMs);
     return before !== null && this.#asking === before ? null : patiently(this.#start(), patienceMs);
@@ -118,6 +122,7 @@ export class Server {
       this.#facts = await this.#query();
       this.#lastKnown = this.#facts;
       this.#isSilent = false;
+      this.#tookMs = performance.now() - startedMs;
       this.#trouble = '';
     } catch (error) {
       this.#facts = null;
