@@ -103,9 +103,9 @@ export function openPostgresSource(options: PostgresSourceOptions): LogSource {
       const tailer = openTailer({ busyPollMs, match: () => false, log });
       try {
         tailer.follow([wal.dir]);
-        if (from === null) await slot?.hold();
+        // Where it stands is moved by what is acknowledged alone: what is read from here on may lie further.
+        await slot?.hold();
         const start = from ?? (await beginning(await look()));
-        await keepFrom(start);
         yield* new WalReader(start, { stream, look, tailer, tail, maxSliceBytes, settleMs }, signal).read();
       } finally {
         await tailer.close();
