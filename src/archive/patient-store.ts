@@ -2,7 +2,7 @@ import { Readable } from 'node:stream';
 import { backoffMs } from '../core/backoff.ts';
 import { ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
-import { pause } from './retry.ts';
+import { answerOf, pause } from './retry.ts';
 
 export interface PatienceOptions {
   readonly signal: AbortSignal;
@@ -10,6 +10,8 @@ export interface PatienceOptions {
   readonly attempts: number;
   /** Told of each failure that is tried again. */
   readonly onFailure?: (error: unknown) => void;
+  /** Told again and again while a call gives no answer, as on a dead mount, where nothing ends it. */
+  readonly onSlow?: (error: Error) => void;
 }
 
 /**
@@ -17,7 +19,20 @@ export interface PatienceOptions {
  * every other one, and a restore of hours outlives a hiccup. A read that breaks off half-way is begun again: bodies are
  * handed out whole.
  */
-export function patient(store: ObjectStore, { signal, attempts, onFailure }: PatienceOptions): ObjectStore {
+export function patient(store: ObjectStore, options: PatienceOptions): ObjectStore {
+  const { signal, attempts, onFailure, onSlow } = options;
+
+  const answer = <T>(work: Promise<T>) => (onSlow ? answerOf(work, { signal, onSlow }) : work);
+
+  async function* answers<T>(items: AsyncIterable<T>): AsyncGenerator<T> {
+    const all = items[Symbol.asyncIterator]();
+    try {
+      for (let next = await answer(all.next()); !next.done; next = await answer(all.next())) yield next.value;
+    } finally {
+      all.return?.().catch(() => {}); // may hang, too
+    }
+  }
+
   /** Waits before the next attempt; throws what is not to be tried again. */
   async function wait(error: unknown, attempt: number): Promise<void> {
     const mayPass = error instanceof ShipmateError && error.verdict === 'retry';
@@ -30,7 +45,7 @@ export function patient(store: ObjectStore, { signal, attempts, onFailure }: Pat
     for (let attempt = 1; ; attempt++) {
       signal.throwIfAborted();
       try {
-        return await work();
+        return await answer(work());
       } catch (error) {
         await wait(error, attempt);
       }
@@ -39,7 +54,7 @@ export function patient(store: ObjectStore, { signal, attempts, onFailure }: Pat
 
   return {
     name: store.name,
-    create: (key, body, createSignal) => store.create(key, body, createSignal),
+    create: (key, body, createSignal) => answer(store.create(key, body, createSignal)),
     read: async (key, range) => {
       const pieces = await patiently(async () => collect(await store.read(key, range)));
       return Readable.from(pieces, { objectMode: false });
@@ -50,7 +65,7 @@ export function patient(store: ObjectStore, { signal, attempts, onFailure }: Pat
       let { after } = from;
       for (let attempt = 1; ; attempt++) {
         try {
-          for await (const object of store.list(prefix, after === undefined ? from : { ...from, after })) {
+          for await (const object of answers(store.list(prefix, after === undefined ? from : { ...from, after }))) {
             after = object.key;
             attempt = 1;
             yield object;

@@ -21,7 +21,7 @@ export interface Archives {
   formatOf(stream: StreamConfig): LogFormat;
 }
 
-/** For each read: a quarter of a minute. */
+/** For each read: a quarter of a minute, where failures come at once. */
 const ATTEMPTS = 10;
 
 /**
@@ -48,8 +48,11 @@ export async function readArchives(
   ]);
   const decoder = openDecoder({ identities: await readIdentities(identity) });
   const onFailure = (error: unknown) => process.stderr.write(`warning: ${messageOf(error)}; trying again\n`);
-  const open = async (name: string) =>
-    patient(await openStore(config, name), { signal: new AbortController().signal, attempts: ATTEMPTS, onFailure });
+  const open = async (name: string) => {
+    const onSlow = (error: Error) => process.stderr.write(`warning: store ${name}: ${error.message}; still waiting\n`);
+    const { signal } = new AbortController();
+    return patient(await openStore(config, name), { signal, attempts: ATTEMPTS, onFailure, onSlow });
+  };
   return {
     config,
     progress: showProgress(process.stderr),

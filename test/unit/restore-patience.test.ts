@@ -1,7 +1,7 @@
 import { buffer } from 'node:stream/consumers';
-import { beforeEach, describe, expect, test } from '@jest/globals';
+import { beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { patient } from '../../src/archive/patient-store.ts';
-import { type Faults, FaultyStore } from '../fakes/faulty-store.ts';
+import { type Faults, FaultyStore, Gate } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
 
 const { signal } = new AbortController();
@@ -46,6 +46,23 @@ describe('a patient store', () => {
     const reader = patient(new FaultyStore(store, failing(3)), { signal, attempts: 10 });
     expect(await names(reader)).toEqual(['dir/a', 'dir/b', 'dir/c', 'dir/d']);
     expect(await names(reader, 'dir/b')).toEqual(['dir/c', 'dir/d']);
+  });
+
+  test('tells again and again of a call that gives no answer, and takes the answer when it comes', async () => {
+    const gate = new Gate();
+    const told: string[] = [];
+    const slow = new FaultyStore(store, () => ({ kind: 'delay', until: gate.opened }));
+    const reader = patient(slow, { signal, attempts: 1, onSlow: ({ message }) => told.push(message) });
+    jest.useFakeTimers();
+    try {
+      const answers = Promise.all([reader.head('dir/c'), names(reader)]);
+      jest.advanceTimersByTime(60_000);
+      expect(told).toEqual(Array(4).fill('no answer for 30 s or longer'));
+      gate.open();
+      expect(await answers).toEqual([{ key: 'dir/c', size: 1 }, ['dir/a', 'dir/b', 'dir/c', 'dir/d']]);
+    } finally {
+      jest.useRealTimers();
+    }
   });
 
   test('does not wait for what is not there', async () => {
