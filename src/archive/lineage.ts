@@ -24,6 +24,14 @@ export async function lineageOf(copy: Archive, end: ChainEnd, primary: Archive):
   return there === null ? 'missing' : 'other';
 }
 
+/** Whether a floor is one of that chain: not so one of an old primary, beyond where a promotion ended its term. */
+export async function isFloorOf(archive: Archive, floor: ChainEnd): Promise<boolean> {
+  const opening = await readPlace(archive, { term: floor.term, slot: 0 });
+  if (opening?.header.claim !== floor.owner) return false;
+  const sealedAt = await sealOf(archive, floor.term);
+  return sealedAt === null || comparePlaces(floor, sealedAt) <= 0;
+}
+
 /** Where a term ended; null where it is open. */
 async function sealOf(archive: Archive, term: number): Promise<Place | null> {
   const next = await readPlace(archive, { term: term + 1, slot: 0 });

@@ -4,9 +4,10 @@ import { decodeTimedFloor, encodeFloor, type Floor } from '../core/floor.ts';
 import { comparePlaces, floorKey, floorOf, floorsPrefix, type Place, placeText, probeKey } from '../core/keys.ts';
 import { chooseFloor, dueFloor, type Keep, PastLog, settledBelow } from '../core/retention.ts';
 import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
+import { lineageOf } from './lineage.ts';
 import { readFromFloor } from './reader.ts';
 import { type Sweeping, type Swept, sweep } from './sweep.ts';
-import { type Archive, findEnd, readChain, readFloor, readPlace } from './walk.ts';
+import { type Archive, findEnd, readChain, readFloor } from './walk.ts';
 
 export interface Retention {
   readonly keep: Keep;
@@ -111,8 +112,8 @@ async function floorsOf({ store, info }: Archive): Promise<FloorObject[]> {
 async function cursorOf(copy: Archive, primary: Archive): Promise<Place> {
   demandSameArchive(copy, primary);
   const end = await findEnd(copy, null);
-  const there = end.last && (await readPlace(primary, end.last));
-  if (end.last === null || there?.digest === end.digest) return end;
+  const lineage = await lineageOf(copy, end, primary);
+  if (end.last === null || lineage === 'held' || lineage === 'passed') return end;
   const hint =
     end.generation > 0
       ? 'if that copy was promoted, make the config say so (docs/promote.md): nothing is deleted before'

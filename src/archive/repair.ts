@@ -1,9 +1,11 @@
 import { buffer } from 'node:stream/consumers';
 import { type ChainEnd, type Met, step } from '../core/chain.ts';
+import { decodeFloor } from '../core/floor.ts';
 import { decodeHeader, digestOf, generationIn, placeIn, type Read } from '../core/header.ts';
 import {
   comparePlaces,
   floorKey,
+  floorsPrefix,
   type Place,
   placeKey,
   placeOf,
@@ -16,6 +18,7 @@ import {
 import { ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { readArchive } from './identity.ts';
+import { isFloorOf } from './lineage.ts';
 import { readHeader } from './objects.ts';
 import { demandSameArchive } from './prune.ts';
 import { type Hole, readToEnd } from './reader.ts';
@@ -25,7 +28,7 @@ import { type Archive, findEnd, readFloor } from './walk.ts';
 /** What is wrong with an object of the store that is mended. */
 export interface Flaw {
   readonly key: string;
-  /** `foreign`: another object stands in its place; `stray`: one that a promotion left behind, beyond the chain's end. */
+  /** `foreign`: another object stands in its place; `stray`: one that a promotion left behind, beyond where the chain goes. */
   readonly what: 'missing' | 'damaged' | 'foreign' | 'stray';
   /** Of the header that the chain demands; null for what is no part of it. */
   readonly digest: string | null;
@@ -72,8 +75,10 @@ export async function planRepair(options: RepairOptions): Promise<RepairPlan> {
   if (generation.to > generation.from) throw promotedLater(from, to, generation);
 
   const floor = await readFloor(from);
-  const toFloor = archive && (await readFloor(archive));
-  if (archive === null && floor.position !== null) {
+  const strays = archive && generation.to < generation.from ? await strayFloors(archive, from) : [];
+  flaws.push(...strays.map((key): Flaw => ({ key, what: 'stray', digest: null })));
+  const toFloor = archive && strays.length === 0 ? await readFloor(archive) : null;
+  if (toFloor === null && floor.position !== null) {
     flaws.push({ key: floorKey(stream, floor), what: 'missing', digest: null });
   }
   flaws.push(...(await missingBelow(floor, options)));
@@ -229,6 +234,15 @@ async function missingBelow(floor: Place, { from, to, isCompanion }: RepairOptio
     if (stays) missing.push({ key, what: 'missing', digest });
   }
   return missing;
+}
+
+/** Readers must not begin where only the chain went that a promotion left behind. */
+async function strayFloors({ store, info }: Archive, from: Archive): Promise<string[]> {
+  const strays: string[] = [];
+  for await (const { key } of store.list(floorsPrefix(info.stream))) {
+    if (!(await isFloorOf(from, decodeFloor(await buffer(await store.read(key)), key)))) strays.push(key);
+  }
+  return strays;
 }
 
 /** Beyond the chain's end stands what a lower generation wrote there, in the way of what is to come. */

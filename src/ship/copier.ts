@@ -307,8 +307,10 @@ export class Copier {
     if (looking && (await looking) === null) throw wentBack(store, this.#newest!);
   }
 
+  /** A clock that was set back meanwhile must not hold up what has no delay. */
   #dueMs({ writtenMs }: Next): number {
-    return writtenMs + this.#options.delayMs;
+    const { delayMs, nowMs } = this.#options;
+    return Math.min(writtenMs, nowMs()) + delayMs;
   }
 
   #moveTo(end: ChainEnd): void {

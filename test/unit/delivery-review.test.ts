@@ -1,6 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { holdingOf, promote } from '../../src/archive/promote.ts';
+import { planPrune } from '../../src/archive/prune.ts';
+import { planRepair, repair } from '../../src/archive/repair.ts';
 import { findEnd, readChain, readFloor } from '../../src/archive/walk.ts';
 import type { ChainEnd } from '../../src/core/chain.ts';
 import { floorsPrefix, placeKey } from '../../src/core/keys.ts';
@@ -194,6 +196,45 @@ test('a copy that is set back to an older state under a running copier is never 
   await reached(primary, running);
   await running.stop();
   expect(await primary.differences(copy)).toEqual([]);
+});
+
+test('a copy that is behind the floor is no other archive: it holds up what is still to be deleted, and no more', async () => {
+  const primary = await HandMadePrimary.make();
+  await primary.ship(4);
+  const copy = new MemoryStore('copy');
+  await copied(primary, copy);
+  await primary.ship(9);
+  await primary.prune(); // without the copy
+  const retention = { keep: { segments: 1 }, now: () => new Date(primary.nowMs), isCompanion: () => false };
+  const plan = await planPrune(primary.archive, retention, [{ store: copy, info }]);
+  expect(plan.create).toBeNull();
+});
+
+test('an old primary that was pruned beyond the promoted copy is readable once it is mended', async () => {
+  const primary = await HandMadePrimary.make();
+  await primary.ship(4);
+  const nas = new MemoryStore('nas');
+  await copied(primary, nas);
+  await primary.ship(9);
+  await primary.prune(); // without the copy
+  const now = await promoted(nas);
+  await now.ship(3);
+  const options = { from: now.archive, to: primary.memory, isCompanion: () => false, signal };
+  await repair(await planRepair(options), options);
+  expect(await now.differences(primary.memory)).toEqual([]);
+  const floor = await readFloor(primary.archive);
+  expect(await readChain(primary.archive, floor, () => {})).toMatchObject({ digest: now.end.digest });
+});
+
+test('a clock that is set back never holds up a copy without a delay', async () => {
+  const primary = await HandMadePrimary.make();
+  await primary.ship(40);
+  const copy = new MemoryStore('copy');
+  const clocked = new FaultyStore(copy, (_, key) => {
+    if (key === placeKey(STREAM, { term: 2, slot: 9 })) primary.nowMs -= 3_600_000;
+    return undefined;
+  });
+  await copied(primary, clocked);
 });
 
 describe('ack: 2', () => {
