@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { comparePlaces, placeOf } from '../../src/core/keys.ts';
 import { prepareDaemon, SHIPMATE, shipmate } from '../helpers/daemon.ts';
 import { type Etcd, startEtcd } from '../helpers/etcd.ts';
 import type { GcsFault } from '../helpers/gcs-double-faults.ts';
@@ -160,7 +161,12 @@ describe('prune beside daemons that ship', () => {
     };
     const dying = verifying();
     commands.push(dying);
-    await until('it has noted where it is', () => readdir(join(dir, 'cache', 'shipmate', 'verify')));
+    const notes = join(dir, 'cache', 'shipmate', 'verify');
+    const reached = placeOf(`${STREAM}/terms/${chunks.at(-8)}`)!;
+    await until('it has noted that it came so far', async () => {
+      const [note] = (await readdir(notes)).filter((name) => name.endsWith('.json'));
+      return note && comparePlaces(JSON.parse(await readFile(join(notes, note), 'utf8')).upTo, reached) >= 0;
+    });
     dying.kill('SIGKILL');
     await once(dying, 'exit');
     await double.setFaults({ rules: [] });
