@@ -27,6 +27,8 @@ export interface PrunePlan {
   readonly create: Uint8Array | null;
   /** Where walks ended terms. */
   readonly seals: readonly Place[];
+  /** The store whose copy is behind where the floor would be otherwise. */
+  readonly heldBy: string | null;
 }
 
 /**
@@ -43,16 +45,21 @@ export async function planPrune(
   for (;;) {
     const { reader, from, end, hole } = await readFromFloor(archive, begin);
     if (hole !== null) throw notWhole(archive, hole.at);
-    const cursors: Place[] = [];
-    for (const copy of copies) cursors.push(await cursorOf(copy, archive));
-    const notAbove = [settledBelow(end, archive.info.window), ...cursors];
-    const chosen = chooseFloor(reader.past.parts(), { keep, nowMs: now().getTime(), notAbove });
+    const cursors: { readonly store: string; readonly place: Place }[] = [];
+    for (const copy of copies) cursors.push({ store: copy.store.name, place: await cursorOf(copy, archive) });
+    const parts = reader.past.parts();
+    const settled = settledBelow(end, archive.info.window);
+    const choose = (notAbove: readonly Place[]) =>
+      chooseFloor(parts, { keep, nowMs: now().getTime(), notAbove: [settled, ...notAbove] });
+    const chosen = choose(cursors.map(({ place }) => place));
+    const wanted = choose([])?.start ?? from;
+    const heldBy = cursors.find(({ place }) => comparePlaces(place, wanted) < 0)?.store ?? null;
     // A take-over may just have gone back to before that place: only the newest look counts.
     const later = await readChain(archive, end, () => {});
     if (later.term !== end.term) continue;
     const floor = chosen?.start ?? from;
     const isNew = comparePlaces(floor, from) > 0;
-    return { floor, create: isNew ? encodeFloor(floor, now()) : null, seals: reader.past.seals };
+    return { floor, create: isNew ? encodeFloor(floor, now()) : null, seals: reader.past.seals, heldBy };
   }
 }
 
@@ -68,7 +75,7 @@ export async function planCopyPrune(
   demandSameArchive(copy, primary);
   const due = dueFloor(await floorsOf(primary), { nowMs: now().getTime(), delayMs });
   const floor = await readFloor(copy);
-  if (due === null || comparePlaces(due.place, floor) <= 0) return { floor, create: null, seals: [] };
+  if (due === null || comparePlaces(due.place, floor) <= 0) return { floor, create: null, seals: [], heldBy: null };
   const { past, meet } = counting(new PastLog(floor, isCompanion), onObject);
   const wanted = { term: due.place.term, slot: due.place.slot - 1 };
   const reached = await readChain(copy, floor, meet, wanted);
@@ -79,7 +86,7 @@ export async function planCopyPrune(
       { code: 'COPY_BEHIND', hint: 'nothing is deleted in it before it has come so far: see "shipmate status"' },
     );
   }
-  return { floor: reached, create: due.bytes, seals: past.seals };
+  return { floor: reached, create: due.bytes, seals: past.seals, heldBy: null };
 }
 
 /** Creates the floor, durably, then deletes what lies below it and behind seals; safe to interrupt, and to repeat. */
@@ -108,8 +115,8 @@ async function floorsOf({ store, info }: Archive): Promise<FloorObject[]> {
   return floors;
 }
 
-/** The place up to which a copy holds the primary's chain. */
-async function cursorOf(copy: Archive, primary: Archive): Promise<Place> {
+/** The place up to which a copy holds the primary's chain. Throws where it holds another one. */
+export async function cursorOf(copy: Archive, primary: Archive): Promise<Place> {
   demandSameArchive(copy, primary);
   const end = await findEnd(copy, null);
   const lineage = await lineageOf(copy, end, primary);

@@ -19,6 +19,8 @@ export interface Retained extends Swept {
   readonly floor: PrunePlan['floor'];
   /** Whether the floor rises with it. */
   readonly raised: boolean;
+  /** The copy that keeps the primary from deleting more, since it has not come so far. */
+  readonly heldBy: PrunePlan['heldBy'];
 }
 
 /** Prunes a stream's primary, then each copy as far as its delay allows. */
@@ -40,5 +42,12 @@ async function carryOut(
   options: RetainOptions,
 ): Promise<Retained> {
   const swept = options.dryRun ? await sweep(archive, plan, options) : await prune(archive, plan, options);
-  return { store: archive.store.name, role, floor: plan.floor, raised: plan.create !== null, ...swept };
+  return {
+    store: archive.store.name,
+    role,
+    floor: plan.floor,
+    raised: plan.create !== null,
+    heldBy: plan.heldBy,
+    ...swept,
+  };
 }

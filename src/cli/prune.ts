@@ -199,7 +199,9 @@ async function copiesOf(archives: Archives, { name, plan }: StreamConfig, withou
   const ranked = rankCopies(candidates, { ...plan, count: candidates.length });
   const begun = ranked.flatMap((copy, index) => {
     const { archive } = found.find((one) => one.name === copy)!;
-    return archive === null ? [] : [{ archive, delayMs: (index + 1) * plan.delayMs }];
+    // Those that are left out may come first: a deletion that is late is never wrong.
+    const rank = index + 1 + plan.copies.length - candidates.length;
+    return archive === null ? [] : [{ archive, delayMs: rank * plan.delayMs }];
   });
   const missing = Math.min(plan.count, candidates.length) - begun.length;
   if (missing <= 0) return begun;
@@ -223,13 +225,14 @@ function deniedError({ store, refused, objects }: Retained): ShipmateError {
 
 /** The report for a terminal, a line or two for each store. */
 export function reportText({ stream, dryRun, stores }: Report): string {
-  const lines = stores.flatMap(({ store, role, floor, objects, bytes, refused, gaveUp }) => {
+  const lines = stores.flatMap(({ store, role, floor, objects, bytes, refused, gaveUp, heldBy }) => {
     const stays = floor.position === null ? 'all of the log' : `the log after ${positionText(floor.position)}`;
     const deleted = `${objects} objects, ${bytesText(bytes)} ${dryRun ? 'would be' : 'were'} deleted`;
     const more = gaveUp ? '; younger ones were not tried' : '';
     const locked = `  ${refused.locked} are kept by the store's own retention: ${messageOf(refused.error)}${more}`;
     const line = `stream ${stream} in store ${store} (${role}): ${deleted}; ${stays} stays`;
-    return refused.locked > 0 ? [line, locked] : [line];
+    const held = `  more is kept for the copy in store ${heldBy}, which has not come so far: see "shipmate status"`;
+    return [line, ...(refused.locked > 0 ? [locked] : []), ...(heldBy === null ? [] : [held])];
   });
   return lines.map(printable).join('\n');
 }
@@ -238,7 +241,7 @@ function reportJson({ stream, dryRun, stores }: Report): object {
   return {
     stream,
     dryRun,
-    stores: stores.map(({ store, role, floor, raised, objects, bytes, refused, gaveUp }) => ({
+    stores: stores.map(({ store, role, floor, raised, objects, bytes, refused, gaveUp, heldBy }) => ({
       store,
       role,
       floor: { term: floor.term, slot: floor.slot, id: floor.position?.id ?? null },
@@ -248,6 +251,7 @@ function reportJson({ stream, dryRun, stores }: Report): object {
       locked: refused.locked,
       denied: refused.denied,
       gaveUp,
+      heldBy,
     })),
   };
 }

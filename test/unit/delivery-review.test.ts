@@ -207,7 +207,7 @@ test('a copy that is behind the floor is no other archive: it holds up what is s
   await primary.prune(); // without the copy
   const retention = { keep: { segments: 1 }, now: () => new Date(primary.nowMs), isCompanion: () => false };
   const plan = await planPrune(primary.archive, retention, [{ store: copy, info }]);
-  expect(plan.create).toBeNull();
+  expect(plan).toMatchObject({ create: null, heldBy: 'copy' });
 });
 
 test('an old primary that was pruned beyond the promoted copy is readable once it is mended', async () => {
