@@ -1,11 +1,17 @@
 import { headOf } from './archive/head.ts';
 import { raceProbe, readArchive } from './archive/identity.ts';
+import { cursorOf } from './archive/prune.ts';
+import { within } from './archive/retry.ts';
 import { findEnd } from './archive/walk.ts';
 import { fingerprintOf } from './codec/age-keys.ts';
 import type { Config, StreamConfig } from './config.ts';
 import type { Coordination } from './coordination/coordination.ts';
+import { placeText } from './core/keys.ts';
+import { changeText, inForce } from './core/limits.ts';
 import { messageOf, ShipmateError } from './errors.ts';
+import { hostZone } from './host-zone.ts';
 import { createLog } from './log.ts';
+import { copiesOf } from './ship/primary.ts';
 import type { Finding, LogSource } from './source/source.ts';
 import { openStore } from './wiring/stores.ts';
 import { demandRecipients, inspectBackend, openCoordination, openSource, primaryOf, secretOf } from './wiring.ts';
@@ -17,6 +23,9 @@ export interface About extends Finding {
 
 /** Twins whose clocks differ by more write times into the archive that contradict each other. */
 const CLOCK_MS = 2_000;
+
+/** What takes longer hangs: a mount whose server is gone ends by nothing. */
+const ANSWER_MS = 60_000;
 
 /** Looks at everything that a daemon with this config would need; changes nothing but one probe object a store. */
 export async function inspect(config: Config): Promise<About[]> {
@@ -34,7 +43,13 @@ export async function inspect(config: Config): Promise<About[]> {
     const findings = [
       about('config', async () => [{ level: 'ok', message: `${streams.length} stream(s), node ${config.node}` }]),
       about(coordination.kind, () => inspectTwins(coordination, config)),
+      about('limits', () => inspectLimits(coordination, config)),
       ...[...stores].map(([name, stream]) => about(`store ${name}`, () => inspectStore(config, name, stream))),
+      ...[...primaries].flatMap(([{ name, plan }, primary]) =>
+        copiesOf(plan, primary).map((copy) =>
+          about(`store ${copy}`, () => inspectCopy(config, { stream: name, primary, copy })),
+        ),
+      ),
       ...streams.map(async (stream) => {
         const source = openSource(stream, { node: config.node, log });
         try {
@@ -74,7 +89,7 @@ function inspectPlan({ name, plan }: StreamConfig, primary: string): Finding[] {
 
 async function about(subject: string, look: () => Promise<Finding[]>): Promise<About[]> {
   try {
-    return (await look()).map((finding) => ({ about: subject, ...finding }));
+    return (await within(ANSWER_MS, look())).map((finding) => ({ about: subject, ...finding }));
   } catch (error) {
     const hint = error instanceof ShipmateError ? error.hint : undefined;
     return [{ about: subject, level: 'error', message: messageOf(error), ...(hint !== undefined && { hint }) }];
@@ -98,6 +113,17 @@ async function inspectTwins(coordination: Coordination, { node }: Config): Promi
   return findings;
 }
 
+/** What a daemon with this config goes by now; nothing where nothing is limited. */
+async function inspectLimits({ limits: board }: Coordination, { limits, node }: Config): Promise<Finding[]> {
+  const overrides = await board.list();
+  const { reservation, refused } = inForce({ limits, overrides, node, zone: hostZone() }, Date.now());
+  const hint = '"shipmate limits" shows it, "shipmate limits clear" takes it back';
+  return [
+    ...(reservation ? [{ level: 'ok' as const, message: `in force: ${changeText(reservation)}` }] : []),
+    ...refused.map(({ reason }) => ({ level: 'warning' as const, message: `without effect: ${reason}`, hint })),
+  ];
+}
+
 async function inspectStore(config: Config, name: string, stream: string): Promise<Finding[]> {
   const readable = await inspectBackend(config, name);
   return [...readable, ...(await about(`store ${name}`, () => inspectCreating(config, name, stream)))];
@@ -106,10 +132,39 @@ async function inspectStore(config: Config, name: string, stream: string): Promi
 async function inspectCreating(config: Config, name: string, stream: string): Promise<Finding[]> {
   const store = await openStore(config, name);
   const key = await raceProbe(store, stream, AbortSignal.timeout(30_000));
-  await store.delete([key]).catch(() => {}); // the daemon needs no right to delete
+  const refusal = await store.delete([key]).catch((error: unknown) => error); // the daemon needs no right to delete
+  const isPruned = Object.values(config.streams).some(
+    ({ keep, plan }) => keep !== null && [plan.primary, ...plan.copies].includes(name),
+  );
   const capacity = await store.capacity();
   const room = capacity ? `; ${(capacity.freeBytes / 2 ** 30).toFixed(1)} GiB free` : '';
-  return [{ level: 'ok', message: `creates an object only where its name is free${room}` }];
+  return [
+    { level: 'ok', message: `creates an object only where its name is free${room}` },
+    ...(isPruned ? [inspectDeleting(refusal)] : []),
+  ];
+}
+
+/** The daemon deletes nothing, and is safer without the right: it is no fault that it lacks what `prune` needs. */
+function inspectDeleting(refusal: unknown): Finding {
+  const isDenied = refusal instanceof ShipmateError && refusal.code === 'STORE_DENIED';
+  const who = isDenied
+    ? 'may not delete, as a daemon need not: "prune" takes another account'
+    : 'may delete, as "prune" must';
+  return { level: 'ok', message: `this account ${who}` };
+}
+
+/** How far a copy has come; that it is a copy at all. */
+async function inspectCopy(
+  config: Config,
+  { stream, ...names }: Record<'stream' | 'primary' | 'copy', string>,
+): Promise<Finding[]> {
+  const [primary, copy] = await Promise.all(
+    [names.primary, names.copy].map(async (name) => readArchive(await openStore(config, name), stream)),
+  );
+  if (!primary) return []; // told of the stream
+  if (!copy) return [{ level: 'ok', message: `holds nothing of ${stream} yet` }];
+  const cursor = await cursorOf(copy, primary);
+  return [{ level: 'ok', message: `a copy of ${stream}; it goes on at ${placeText(cursor)}` }];
 }
 
 /** A key that is lost takes all with it that was shipped for it alone. */

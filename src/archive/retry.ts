@@ -75,7 +75,7 @@ export async function pause(ms: number, signal: AbortSignal): Promise<void> {
 /** The promise's outcome, or a failure when it takes longer than `ms`. */
 export async function within<T>(ms: number, promise: Promise<T>): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`took longer than ${ms} ms`)), ms);
+  const timer = setTimeout(() => reject(new Error(`no answer within ${ms / 1000} s`)), ms);
   try {
     return await Promise.race([promise, late]);
   } finally {

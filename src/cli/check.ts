@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { ShipmateError } from '../errors.ts';
 import type { About } from '../inspect.ts';
 import { readConfig } from './config-file.ts';
+import { leftHanging } from './leave.ts';
 import { print, printable, printJson } from './terminal.ts';
 
 const MARKS = { ok: ['green', 'ok     '], warning: ['yellow', 'warning'], error: ['red', 'error  '] } as const;
@@ -12,6 +13,7 @@ export function defineCheck(command: Command): void {
     const config = await readConfig(command);
     const { inspect } = await import('../inspect.ts');
     const findings = await inspect(config);
+    leftHanging(); // what gave no answer may hold a thread
     if (json) printJson({ findings });
     else for (const finding of findings) print(lineOf(finding));
     const errors = findings.filter(({ level }) => level === 'error').length;

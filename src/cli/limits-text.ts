@@ -1,5 +1,5 @@
 import type { TwinBandwidth } from '../coordination/coordination.ts';
-import { type Change, type InForce, momentText, type Override, rateText, type Situation } from '../core/limits.ts';
+import { changeText, type InForce, momentText, type Override, rateText, type Situation } from '../core/limits.ts';
 import { type Cell, type TableOptions, table } from './table.ts';
 import { printable } from './terminal.ts';
 
@@ -54,15 +54,6 @@ function rows(node: string, bandwidth: TwinBandwidth | null): Cell[][] {
 
 const block = (heading: string, lines: readonly string[]) =>
   lines.length === 0 ? [] : [heading, ...lines.map((line) => `        ${printable(line)}`)];
-
-/** `link 40 MiB/s, shipping 50%, slow 5.0 MiB/s` */
-export function changeText({ link, shipping, classes = {} }: Change): string {
-  return [
-    ...(link === undefined ? [] : [`link ${rateText(link)}`]),
-    ...(shipping === undefined ? [] : [`shipping ${Math.round(shipping * 100)}%`]),
-    ...Object.entries(classes).map(([name, rate]) => `${name} ${rateText(rate)}`),
-  ].join(', ');
-}
 
 /** `from … until … on db-1` */
 export function standingText(

@@ -7,6 +7,7 @@ import {
   type Change,
   CLASSES,
   type ClassName,
+  changeText,
   inForce,
   isOver,
   momentText,
@@ -21,7 +22,7 @@ import { ShipmateError, UsageError } from '../errors.ts';
 import { hostZone } from '../host-zone.ts';
 import { parseUntil } from '../restore/until.ts';
 import { operator, withCoordination } from './coordination.ts';
-import { changeText, limitsText, standingText } from './limits-text.ts';
+import { limitsText, standingText } from './limits-text.ts';
 import { print, printable, printJson } from './terminal.ts';
 
 interface ClearOptions {

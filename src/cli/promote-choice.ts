@@ -78,8 +78,8 @@ function remark(other: Looked, { store, holding }: Omit<Candidate, 'remarks'>, p
   const why = refusal(other, present);
   if (why !== null || other.holding === null) return `Of the other copies, ${other.store} was not compared: ${why}.`;
   const { end } = other.holding;
+  const upTo = end.last ? placeText(end.last) : 'no object';
   const isCurrent = end.generation >= present.generation;
-  if (!isCurrent || comparePlaces(end, holding.end) <= 0)
-    return `Store ${other.store} holds no more: up to ${placeText(end)}.`;
-  return `WARNING: store ${other.store} goes further than ${store}, up to ${placeText(end)}: promote that one rather.`;
+  if (!isCurrent || comparePlaces(end, holding.end) <= 0) return `Store ${other.store} holds no more: up to ${upTo}.`;
+  return `WARNING: store ${other.store} goes further than ${store}, up to ${upTo}: promote that one rather.`;
 }

@@ -209,6 +209,15 @@ function minuteOfDay(atMs: number, zone: string | undefined): number {
 /** For people: `40 MiB/s`. */
 export const rateText = (bytesPerSecond: number) => `${bytesText(bytesPerSecond)}/s`;
 
+/** For people: `link 40 MiB/s, shipping 50%, slow 5.0 MiB/s` */
+export function changeText({ link, shipping, classes = {} }: Change): string {
+  return [
+    ...(link === undefined ? [] : [`link ${rateText(link)}`]),
+    ...(shipping === undefined ? [] : [`shipping ${Math.round(shipping * 100)}%`]),
+    ...Object.entries(classes).map(([name, rate]) => `${name} ${rateText(rate)}`),
+  ].join(', ');
+}
+
 /** For people: `2026-11-22 22:00 (Europe/Berlin)`. */
 export function momentText(atMs: number, zone: string | undefined): string {
   const text = new Intl.DateTimeFormat('sv-SE', { timeZone: zone, dateStyle: 'short', timeStyle: 'short' }).format(
