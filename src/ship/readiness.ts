@@ -5,6 +5,7 @@ import type { Cursor, CursorBoard } from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
 import { comparePlaces } from '../core/keys.ts';
 import type { Position } from '../core/position.ts';
+import { ShipmateError } from '../errors.ts';
 import type { Located, LogSource } from '../source/source.ts';
 import { Withheld } from './acknowledge-standby.ts';
 import type { Trouble } from './trouble.ts';
@@ -143,8 +144,18 @@ export class Readiness {
     if (end.position === null || at === null) return null;
     const held = this.#told?.acknowledged;
     if (held === undefined && this.#options.ack === 1) return at;
+    if (held === undefined && this.#told !== null) this.#options.trouble.report('acknowledge', this.#uncounted());
     if (end.last) this.#withheld.add(end.last, at);
     return held ? this.#withheld.take(held) : null;
+  }
+
+  #uncounted(): ShipmateError {
+    const { archive, ack } = this.#options;
+    return new ShipmateError(`this config says ack: ${ack}, but the master does not tell which stores hold the log`, {
+      code: 'ACK_DIFFERS',
+      hint: `nothing is acknowledged to this host's server: let the plan of stream ${archive.info.stream} say the same on all hosts`,
+      verdict: 'retry',
+    });
   }
 
   /**

@@ -272,4 +272,18 @@ describe('ack: 2', () => {
     expect(await a.metrics.text()).toContain(`shipmate_alarm{stream="${STREAM}",alarm="too-few-copies"} 1`);
     expect(a.said.join('\n')).toMatch(/ack: 2/);
   });
+
+  test('of one twin alone is told: its own server is not acknowledged what the master does not count', async () => {
+    const pair = new Pair();
+    pairs.push(pair);
+    pair.log.append();
+    const stores = (name: string) => (name === 'nas' ? nas : pair.store);
+    const nas = new MemoryStore('nas');
+    pair.start('a', { plan: { primary: 'main', copies: ['nas'] }, stores });
+    await pair.hasRole('a', 'master');
+    const b = pair.start('b', { plan: { primary: 'main', copies: ['nas'], ack: 2 }, stores });
+    await pair.isReady('b');
+    await until('b says so', () => b.shipper.notReady().some((line) => line.includes('ack: 2')), { withinMs: 10_000 });
+    expect((await pair.twin('b'))?.ready).toBe(true);
+  });
 });
