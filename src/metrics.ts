@@ -150,7 +150,7 @@ function bandwidthMetrics(registers: Registry[]): BandwidthMetrics {
   });
   const waited = new Counter({
     name: 'shipmate_bandwidth_waited_seconds_total',
-    help: 'How long they waited to be sent, each chunk by itself.',
+    help: 'How long chunks waited to be sent, each by itself.',
     ...of,
   });
   const limit = new Gauge({
@@ -160,7 +160,7 @@ function bandwidthMetrics(registers: Registry[]): BandwidthMetrics {
   });
   const refused = new Gauge({
     name: 'shipmate_bandwidth_refused',
-    help: 'Changes of the limits that operators asked for and that can not be honoured now.',
+    help: 'Changes of the limits by operators that are without effect, since they can not be honoured now.',
     registers,
   });
   return {
@@ -201,7 +201,7 @@ function streamCollectors(registers: Registry[]) {
     lagSeconds: gauge('lag_seconds', 'Age of the oldest log byte of this twin that is not durable.'),
     chunks: counter('chunks_total', 'Chunks made durable by this daemon.'),
     plainBytes: counter('plain_bytes_total', 'Log bytes made durable by this daemon.'),
-    storedBytes: counter('stored_bytes_total', 'Bytes that they take in the primary store.'),
+    storedBytes: counter('stored_bytes_total', 'Bytes that this log takes in the primary store.'),
     writeToDurable: new Histogram({
       name: 'shipmate_write_to_durable_seconds',
       help: 'From the oldest event of a chunk to its being durable in the primary store.',

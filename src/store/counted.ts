@@ -1,3 +1,4 @@
+import { altered } from './altered.ts';
 import type { ObjectStore } from './store.ts';
 
 /** The store, with the outcome of every creation told. */
@@ -5,8 +6,7 @@ export function countedStore(
   store: ObjectStore,
   tell: (outcome: 'created' | 'exists' | 'failed') => void,
 ): ObjectStore {
-  return {
-    name: store.name,
+  return altered(store, {
     async create(key, body, signal) {
       try {
         const outcome = await store.create(key, body, signal);
@@ -17,11 +17,5 @@ export function countedStore(
         throw error;
       }
     },
-    read: (key, range) => store.read(key, range),
-    readStart: (key, maxBytes) => store.readStart(key, maxBytes),
-    head: (key) => store.head(key),
-    list: (prefix, from) => store.list(prefix, from),
-    delete: (keys) => store.delete(keys),
-    capacity: () => store.capacity(),
-  };
+  });
 }

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import { Transform } from 'node:stream';
+import { altered } from './altered.ts';
 import type { Capacity, ObjectStore } from './store.ts';
 
 export interface Quota {
@@ -39,18 +40,13 @@ export function withQuota(
     return (await listed.bytes) + addedBytes;
   }
 
-  return {
-    name: store.name,
+  return altered(store, {
     async create(key, body, signal) {
       const counted = countedBody(body);
       const outcome = await store.create(key, counted.body, signal);
       if (outcome === 'created') addedBytes += counted.bytes();
       return outcome;
     },
-    read: (key, range) => store.read(key, range),
-    readStart: (key, maxBytes) => store.readStart(key, maxBytes),
-    head: (key) => store.head(key),
-    list: (prefix, from) => store.list(prefix, from),
     async delete(keys) {
       await store.delete(keys);
       listed = null; // how much they took nobody knows
@@ -58,7 +54,7 @@ export function withQuota(
     async capacity(): Promise<Capacity> {
       return { totalBytes, freeBytes: Math.max(0, totalBytes - (await used())) };
     },
-  };
+  });
 }
 
 /** A stream may be begun anew: what counts is the last one. */

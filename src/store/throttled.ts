@@ -1,4 +1,5 @@
 import { Readable } from 'node:stream';
+import { altered } from './altered.ts';
 import type { ObjectStore } from './store.ts';
 
 /** Who says when bytes may be sent; throws the signal's reason when it aborts first. */
@@ -8,8 +9,7 @@ export interface Throttle {
 
 /** The store, whose bodies wait until their bytes may be sent: whole, or where a body is a stream, piece by piece. */
 export function throttledStore(store: ObjectStore, throttle: Throttle): ObjectStore {
-  return {
-    name: store.name,
+  return altered(store, {
     async create(key, body, signal) {
       if (typeof body === 'function') {
         return store.create(key, () => Readable.from(pieces(body(), throttle, signal), { objectMode: false }), signal);
@@ -17,13 +17,7 @@ export function throttledStore(store: ObjectStore, throttle: Throttle): ObjectSt
       await throttle.take(body.length, signal);
       return store.create(key, body, signal);
     },
-    read: (key, range) => store.read(key, range),
-    readStart: (key, maxBytes) => store.readStart(key, maxBytes),
-    head: (key) => store.head(key),
-    list: (prefix, from) => store.list(prefix, from),
-    delete: (keys) => store.delete(keys),
-    capacity: () => store.capacity(),
-  };
+  });
 }
 
 async function* pieces(body: Readable, throttle: Throttle, signal: AbortSignal): AsyncGenerator<Buffer> {

@@ -83,16 +83,9 @@ export class EtcdArchives implements ArchiveMemory {
   }
 
   async propose(stream: string, id: string): Promise<RememberedArchive> {
-    const name = this.#options.keys.archive(stream);
-    const key = Buffer.from(name);
     const proposed: RememberedArchive = { id, state: 'proposed' };
-    const { succeeded, responses } = await transact(this.#options.client, {
-      compare: [isAbsent(name)],
-      success: [{ request_put: { key, value: Buffer.from(JSON.stringify(proposed)) } }],
-      failure: [{ request_range: { key } }],
-    });
-    if (succeeded) return proposed;
-    return this.#read(stream, responses[0]!.response_range.kvs[0]!.value.toString());
+    const before = await this.#putOnce(this.#options.keys.archive(stream), proposed);
+    return before === null ? proposed : this.#read(stream, before);
   }
 
   async confirm(stream: string, id: string): Promise<void> {
@@ -139,15 +132,19 @@ export class EtcdArchives implements ArchiveMemory {
   }
 
   async keepSecret(stream: string, offered: string): Promise<string> {
-    const name = this.#options.keys.secret(stream);
+    const before = await this.#putOnce(this.#options.keys.secret(stream), { secret: offered });
+    return before === null ? offered : this.#readSecret(stream, before);
+  }
+
+  /** What stands there already, and stays; null where the value was put. */
+  async #putOnce(name: string, value: object): Promise<string | null> {
     const key = Buffer.from(name);
     const { succeeded, responses } = await transact(this.#options.client, {
       compare: [isAbsent(name)],
-      success: [{ request_put: { key, value: Buffer.from(JSON.stringify({ secret: offered })) } }],
+      success: [{ request_put: { key, value: Buffer.from(JSON.stringify(value)) } }],
       failure: [{ request_range: { key } }],
     });
-    if (succeeded) return offered;
-    return this.#readSecret(stream, responses[0]!.response_range.kvs[0]!.value.toString());
+    return succeeded ? null : responses[0]!.response_range.kvs[0]!.value.toString();
   }
 
   #readSecret(stream: string, text: string): string {
