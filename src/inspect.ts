@@ -92,7 +92,8 @@ async function about(subject: string, look: () => Promise<Finding[]>): Promise<A
     return (await within(ANSWER_MS, look())).map((finding) => ({ about: subject, ...finding }));
   } catch (error) {
     const hint = error instanceof ShipmateError ? error.hint : undefined;
-    return [{ about: subject, level: 'error', message: messageOf(error), ...(hint !== undefined && { hint }) }];
+    const message = messageOf(error).replace(`${subject}: `, '');
+    return [{ about: subject, level: 'error', message, ...(hint !== undefined && { hint }) }];
   }
 }
 

@@ -3,7 +3,7 @@ import type { Retained } from '../archive/retain.ts';
 import type { Archive } from '../archive/walk.ts';
 import { parseDuration } from '../config/units.ts';
 import type { StreamConfig } from '../config.ts';
-import { bytesText } from '../core/format.ts';
+import { bytesText, countText } from '../core/format.ts';
 import { nearestHint } from '../core/nearest.ts';
 import { positionText } from '../core/position.ts';
 import type { Keep } from '../core/retention.ts';
@@ -227,7 +227,7 @@ function deniedError({ store, refused, objects }: Retained): ShipmateError {
 export function reportText({ stream, dryRun, stores }: Report): string {
   const lines = stores.flatMap(({ store, role, floor, objects, bytes, refused, gaveUp, heldBy }) => {
     const stays = floor.position === null ? 'all of the log' : `the log after ${positionText(floor.position)}`;
-    const deleted = `${objects} objects, ${bytesText(bytes)} ${dryRun ? 'would be' : 'were'} deleted`;
+    const deleted = `${countText(objects, 'object')}, ${bytesText(bytes)} ${dryRun ? 'would be' : 'were'} deleted`;
     const more = gaveUp ? '; younger ones were not tried' : '';
     const locked = `  ${refused.locked} are kept by the store's own retention: ${messageOf(refused.error)}${more}`;
     const line = `stream ${stream} in store ${store} (${role}): ${deleted}; ${stays} stays`;

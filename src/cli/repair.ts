@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { RepairPlan } from '../archive/repair.ts';
+import { countText } from '../core/format.ts';
 import { placeText } from '../core/keys.ts';
 import { ArchiveNotWhole, ShipmateError, UsageError } from '../errors.ts';
 import { readArchives } from './archives.ts';
@@ -46,7 +47,7 @@ async function carryOut(command: Command, name: string, options: Options): Promi
   say(planText(plan, options));
   const mends = !dryRun && plan.flaws.length > 0;
   if (mends) {
-    if (!(await confirm(`write ${plan.flaws.length} objects to ${toName}?`, { yes }))) {
+    if (!(await confirm(`write ${countText(plan.flaws.length, 'object')} to ${toName}?`, { yes }))) {
       throw new ShipmateError(`store ${toName} stays as it is`, {
         code: 'REPAIR_DECLINED',
         hint: 'answer y, or give --yes, to go on',
@@ -69,7 +70,7 @@ export function planText({ flaws, objects, generation }: RepairPlan, { from, to 
   const SHOWN = 20;
   const replaced = flaws.filter(({ what }) => what !== 'missing').length;
   const lines = [
-    `${objects} objects of ${from} compared: ${flaws.length === 0 ? `${to} has all of them` : `${flaws.length} to be written`}`,
+    `${countText(objects, 'object')} of ${from} compared: ${flaws.length === 0 ? `${to} has all of them` : `${flaws.length} to be written`}`,
     ...flaws.slice(0, SHOWN).map(({ key, what }) => `  ${what}: ${key}`),
     ...(flaws.length > SHOWN ? [`  … and ${flaws.length - SHOWN} more`] : []),
   ];

@@ -1,7 +1,7 @@
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { StreamConfig } from '../config.ts';
-import { bytesText, secondsText } from '../core/format.ts';
+import { bytesText, countText, secondsText } from '../core/format.ts';
 import { UsageError } from '../errors.ts';
 import type { PlannedRun, RestorePlan } from '../restore/plan.ts';
 import { timeText } from '../restore/until.ts';
@@ -112,7 +112,7 @@ const byHand = (commands: readonly string[]) =>
   commands.length === 0 ? [] : ['', 'to replay it (--replay does the same, and can be repeated):', ...commands];
 
 function summary({ stream, runs, segments, bytes, end, beyondArchive }: RestorePlan, directory: string): string {
-  const counted = `${count(runs.length, 'run')}, ${count(segments, 'segment')}, ${bytesText(bytes)}`;
+  const counted = `${countText(runs.length, 'run')}, ${countText(segments, 'segment')}, ${bytesText(bytes)}`;
   const last = [end.id, end.timeMs === null ? null : timeText(end.timeMs)].filter(
     (text) => text !== null && text !== '',
   );
@@ -121,13 +121,11 @@ function summary({ stream, runs, segments, bytes, end, beyondArchive }: RestoreP
   return `stream ${stream} to ${directory}: ${counted}${upTo}${note}`;
 }
 
-const count = (number: number, what: string) => `${number} ${what}${number === 1 ? '' : 's'}`;
-
 function runLines({ runs }: RestorePlan): string[] {
   return runs.map(({ directory, origin, segments, bytes }) => {
     const [first, last] = [segments[0]!.name, segments.at(-1)!.name];
     const names = segments.length === 1 ? first : `${first} … ${last}`;
-    return `  ${directory || origin}: ${names} (${count(segments.length, 'file')}, ${bytesText(bytes)})`;
+    return `  ${directory || origin}: ${names} (${countText(segments.length, 'file')}, ${bytesText(bytes)})`;
   });
 }
 

@@ -36,8 +36,13 @@ function streamRow(stream: StreamStatus): Cell[] {
     String(term),
     String(slot),
     lagText(stream),
-    cursor ? printable(`${cursor.id || '(no ID yet)'} at ${cursor.segment}:${cursor.offset}`) : 'nothing yet',
+    cursor ? printable(placeInLog(cursor)) : 'nothing yet',
   ];
+}
+
+function placeInLog({ id, segment, offset }: NonNullable<StreamStatus['cursor']>): string {
+  const place = `${segment}:${offset}`;
+  return id === place ? place : `${id || '(no ID yet)'} at ${place}`;
 }
 
 function twinRow(stream: string, twin: TwinStatus): Cell[] {

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { storeOf } from '../config.ts';
-import { bytesText } from '../core/format.ts';
+import { bytesText, countText } from '../core/format.ts';
 import { ArchiveNotWhole, UsageError } from '../errors.ts';
 import { timeText } from '../restore/until.ts';
 import type { Verification } from '../restore/verify.ts';
@@ -63,7 +63,7 @@ function conclude(reports: readonly Verification[], failures: readonly unknown[]
   if (broken.length === 0) return;
   const faults = broken.reduce((sum, report) => sum + report.faults.length, 0);
   throw new ArchiveNotWhole(
-    `${faults} fault${faults === 1 ? '' : 's'} in the archive of ${broken.map(({ stream }) => stream).join(', ')}`,
+    `${countText(faults, 'fault')} in the archive of ${broken.map(({ stream }) => stream).join(', ')}`,
     'mend it from a copy with "shipmate repair"; docs/restore.md says what can be restored without what is missing',
   );
 }
@@ -90,14 +90,14 @@ export function reportText(report: Verification, identity?: string): string {
   const upTo = end.id ? `, up to ${end.id}` : '';
   return [
     `stream ${stream} in store ${store}: ${verdict}`,
-    `  ${terms} terms${open ? ' (the last one open)' : ''}, ${chunks} chunks, ${bytesText(bytes)} of log in ` +
+    `  ${countText(terms, 'term')}${open ? ' (the last one open)' : ''}, ${countText(chunks, 'chunk')}, ${bytesText(bytes)} of log in ` +
       `${bytesText(storedBytes)}${upTo}`,
     ...(provenBefore > 0
       ? [`  ${provenBefore} of them were read by an earlier run, which was interrupted: --restart reads all`]
       : []),
     ...(unopened > 0
       ? [
-          `  ${unopened} encrypted chunks by the digests of their stored bytes alone: ` +
+          `  ${countText(unopened, 'encrypted chunk')} by the digests of their stored bytes alone: ` +
             (identity === undefined ? '--identity FILE opens them' : `${identity} does not open them`),
         ]
       : []),

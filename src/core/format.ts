@@ -21,6 +21,9 @@ export function secondsText(seconds: number): string {
   return `${Math.round(seconds / 86_400)} d`;
 }
 
+/** `1 object`, `2 objects` */
+export const countText = (number: number, what: string) => `${number} ${what}${number === 1 ? '' : 's'}`;
+
 /** Bytes and age as one: `12 MiB, 42 s`; `-` where nobody knows. */
 export function lagText({ lagBytes, lagSeconds }: { lagBytes: number | null; lagSeconds?: number | null }): string {
   if (lagBytes === null) return '-';
