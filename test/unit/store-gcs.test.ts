@@ -89,7 +89,7 @@ describe('what may pass is for the loop to try again', () => {
   test.each(['hang', 'hang-after'] as const)('no answer (%s) is given up in time, whatever is asked', async (kind) => {
     const double = await startDouble();
     const store = open(double, { timings: { stallMs: 100 } });
-    await store.create('orders/there', BYTES, never);
+    await open(double).create('orders/there', BYTES, never);
     await double.setFaults({ rules: [{ kind, operations: ['upload', 'session', 'read', 'head', 'list', 'delete'] }] });
     const calls: (() => Promise<unknown>)[] = [
       () => store.create(KEY, BYTES, never),
@@ -115,13 +115,14 @@ describe('what may pass is for the loop to try again', () => {
       response.write(Buffer.alloc(500));
     });
     const double = await startDouble();
-    const store = open(double, { timings: { stallMs: 100 } });
+    // Longer than a busy machine takes to send the next byte.
+    const timings = { stallMs: 2_000 };
     const bytes = Buffer.alloc(4 * 1024 * KIB, 'x');
-    await store.create('large', bytes, never);
-    const body = await store.read('large');
+    await open(double).create('large', bytes, never);
+    const body = await open(double, { timings }).read('large');
 
     // Begun later, given up after the same time: by then the other would have been too.
-    const stalled = open(server, { timings: { stallMs: 100 } });
+    const stalled = open(server, { timings });
     await expect(buffer(await stalled.read(KEY))).rejects.toMatchObject({ code: 'STORE_DOWN', verdict: 'retry' });
     expect((await buffer(body)).equals(bytes)).toBe(true);
   });
