@@ -68,7 +68,7 @@ interface Report {
 
 async function carryOut(command: Command, name: string | undefined, options: Options): Promise<void> {
   const { yes = false, json = false } = options;
-  const isLook = options.dryRun === true || (process.stdin.isTTY && !yes);
+  const isLook = options.dryRun === true || (process.stdin.isTTY === true && !yes); // undefined where there is none
   const archives = await readArchives(command);
   const streams = streamsToPrune(archives, name, options);
   demandCopies(streams, options.withoutCopy ?? []);

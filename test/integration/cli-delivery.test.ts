@@ -121,4 +121,18 @@ describe('what operators script against', () => {
     }
     expect(await readFile(inStore('main'))).toEqual(await readFile(join(before, FIRST_CHUNK)));
   });
+
+  test('prune says in JSON whether it was a dry run: one on a terminal only, or when told', async () => {
+    const reports = [];
+    for (const args of [['--dry-run'], []]) {
+      const { code, stdout } = await run('prune', 'orders', '--json', ...args);
+      expect(code).toBe(0);
+      reports.push(JSON.parse(stdout).streams[0]);
+    }
+    const [told, done] = reports;
+    expect([told.dryRun, done.dryRun]).toEqual([true, false]);
+    expect(told.stores[0]).toMatchObject({ store: 'main', role: 'primary', raised: true });
+    expect(done.stores[0]).toEqual(told.stores[0]);
+    await expect(readFile(inStore('main'))).rejects.toThrow('ENOENT');
+  });
 });
