@@ -27,10 +27,11 @@ export async function confirm(question: string, { yes }: { readonly yes: boolean
   if (yes) return true;
   requireTerminal({ yes });
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  const left = new Promise<string>((resolve) => terminal.once('close', () => resolve(''))); // Ctrl-C, Ctrl-D
+  const left = new Promise<null>((resolve) => terminal.once('close', () => resolve(null))); // Ctrl-C, Ctrl-D
   try {
-    const answer = await Promise.race([terminal.question(`${question} [y/N] `).catch(() => ''), left]);
-    return /^y(es)?$/i.test(answer.trim());
+    const answer = await Promise.race([terminal.question(`${question} [y/N] `).catch(() => null), left]);
+    if (answer === null) process.stderr.write('\n'); // what follows has a line of its own
+    return /^y(es)?$/i.test(answer?.trim() ?? '');
   } finally {
     terminal.close();
   }

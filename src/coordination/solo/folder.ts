@@ -56,20 +56,23 @@ export class Folder {
 
   /** Absent is success. */
   async remove(name: string): Promise<void> {
-    await unlink(this.#path(name)).catch(ignoreAbsent);
+    const path = this.#path(name);
+    await unlink(path).catch((error: unknown) => ignoreAbsent(path, error));
   }
 
   /** Renames; false where it was absent. */
   async move(name: string, to: string): Promise<boolean> {
-    return rename(this.#path(name), this.#path(to)).then(
+    const path = this.#path(name);
+    return rename(path, this.#path(to)).then(
       () => true,
-      (error: unknown) => ignoreAbsent(error) ?? false,
+      (error: unknown) => ignoreAbsent(path, error) ?? false,
     );
   }
 
   /** Names of the files directly below `dir`, with it, in order. */
   async list(dir: string): Promise<string[]> {
-    const names = await readdir(join(this.#root, dir)).catch((error: unknown) => ignoreAbsent(error) ?? []);
+    const path = join(this.#root, dir);
+    const names = await readdir(path).catch((error: unknown) => ignoreAbsent(path, error) ?? []);
     const files = names.filter((name) => name.endsWith(SUFFIX) && !name.startsWith('.'));
     return files.map((name) => `${dir}/${name.slice(0, -SUFFIX.length)}`).sort();
   }
@@ -126,8 +129,8 @@ async function withFile<T>(path: string, flags: string, use: (file: FileHandle) 
   }
 }
 
-function ignoreAbsent(error: unknown): undefined {
-  if (codeOf(error) !== 'ENOENT') throw error;
+function ignoreAbsent(path: string, error: unknown): undefined {
+  if (codeOf(error) !== 'ENOENT') throw badStateDir(path, error);
 }
 
 function badStateDir(path: string, cause: unknown): ShipmateError {
