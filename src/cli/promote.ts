@@ -8,7 +8,7 @@ import { type Config, type StreamConfig, storeOf, streamOf } from '../config.ts'
 import type { Coordination, Cursor, Overview, Promotion } from '../coordination/coordination.ts';
 import { secondsText } from '../core/format.ts';
 import { comparePlaces, placeText } from '../core/keys.ts';
-import type { Position } from '../core/position.ts';
+import { type Position, positionText } from '../core/position.ts';
 import { messageOf, ShipmateError, UsageError } from '../errors.ts';
 import { createLog } from '../log.ts';
 import { withCoordination } from './coordination.ts';
@@ -324,7 +324,5 @@ function warnOfConfig({ stream, say }: Request, { store }: Promotion): void {
   );
 }
 
-const positionText = ({ id, segment, offset }: Position) =>
-  id && id !== `${segment}:${offset}` ? `${segment}:${offset} (${id})` : `${segment}:${offset}`;
 const ago = (ms: number) => `${secondsText(Math.max(0, (Date.now() - ms) / 1000))} ago`;
 const failed = (message: string, hint: string) => new ShipmateError(message, { code: 'PROMOTE_FAILED', hint });
