@@ -75,13 +75,15 @@ export async function planRepair(options: RepairOptions): Promise<RepairPlan> {
   if (generation.to > generation.from) throw promotedLater(from, to, generation);
 
   const floor = await readFloor(from);
-  const strays = archive && generation.to < generation.from ? await strayFloors(archive, from) : [];
+  const isLeft = generation.to < generation.from;
+  const strays = archive && isLeft ? await strayFloors(archive, from) : [];
   flaws.push(...strays.map((key): Flaw => ({ key, what: 'stray', digest: null })));
   const toFloor = archive && strays.length === 0 ? await readFloor(archive) : null;
-  if (toFloor === null && floor.position !== null) {
+  // What a promotion left behind is no chain from below the source's floor up to it.
+  if (floor.position !== null && (toFloor === null || (isLeft && comparePlaces(toFloor, floor) < 0))) {
     flaws.push({ key: floorKey(stream, floor), what: 'missing', digest: null });
   }
-  flaws.push(...(await missingBelow(floor, options)));
+  flaws.push(...(await missingBelow(floor, isLeft, options)));
   const { links, end, hole } = await linksOf(from, floor, toFloor);
   const compared = await mapAtOnce(links, AT_ONCE, async (link) => {
     signal.throwIfAborted();
@@ -90,7 +92,7 @@ export async function planRepair(options: RepairOptions): Promise<RepairPlan> {
     return what && { key: placeKey(stream, placeIn(link.read.header)), what, digest: link.read.digest };
   });
   flaws.push(...compared.filter((flaw) => flaw !== null));
-  if (generation.to < generation.from && archive) flaws.push(...(await straysIn(archive, end)));
+  if (isLeft && archive) flaws.push(...(await straysIn(archive, end)));
   // What retention deleted meanwhile looks like a hole (protocol rule 12).
   if (comparePlaces(floor, await readFloor(from)) < 0) return planRepair(options);
   return { flaws, objects: links.length, generation, hole };
@@ -221,19 +223,32 @@ async function holdsObjectsOf({ store, info }: Archive): Promise<boolean> {
 }
 
 /** What retention leaves below the floor: openings, seals, and what other segments need. */
-async function missingBelow(floor: Place, { from, to, isCompanion }: RepairOptions): Promise<Flaw[]> {
+async function missingBelow(floor: Place, isLeft: boolean, { from, to, isCompanion }: RepairOptions): Promise<Flaw[]> {
   const { store, info } = from;
   const missing: Flaw[] = [];
   for await (const { key } of store.list(termsPrefix(info.stream))) {
     const place = placeOf(key);
     if (place === null) continue;
     if (comparePlaces(place, floor) >= 0) break;
-    if ((await to.head(key)) !== null) continue;
+    const isThere = (await to.head(key)) !== null;
+    if (isThere && !isLeft) continue;
     const { header, digest } = await readHeader(store, key);
     const stays = header.kind !== 'chunk' || isCompanion(header.from.segment);
-    if (stays) missing.push({ key, what: 'missing', digest });
+    if (!stays) continue;
+    if (!isThere) missing.push({ key, what: 'missing', digest });
+    else if ((await digestIn(to, key)) !== digest) missing.push({ key, what: 'foreign', digest });
   }
   return missing;
+}
+
+/** Null where it can't be read. */
+async function digestIn(store: ObjectStore, key: string): Promise<string | null> {
+  try {
+    return (await readHeader(store, key)).digest;
+  } catch (error) {
+    if (isUnreadable(error)) return null;
+    throw error;
+  }
 }
 
 /** Readers must not begin where only the chain went that a promotion left behind. */

@@ -226,6 +226,22 @@ test('an old primary that was pruned beyond the promoted copy is readable once i
   expect(await readChain(primary.archive, floor, () => {})).toMatchObject({ digest: now.end.digest });
 });
 
+test('an old primary is readable once it is mended from a promoted store that was pruned since', async () => {
+  const primary = await HandMadePrimary.make();
+  await primary.ship(4);
+  const nas = new MemoryStore('nas');
+  nas.overwrite(`${STREAM}/stream.json`, primary.memory.peek(`${STREAM}/stream.json`)); // all that the copy had
+  const now = await promoted(nas);
+  await now.ship(3);
+  await now.takeOver();
+  await now.ship(9);
+  await now.prune();
+  const options = { from: now.archive, to: primary.memory, isCompanion: () => false, signal };
+  await repair(await planRepair(options), options);
+  await copied(now, primary.memory);
+  expect(await now.differences(primary.memory)).toEqual([]);
+});
+
 test('a clock that is set back never holds up a copy without a delay', async () => {
   const primary = await HandMadePrimary.make();
   await primary.ship(40);
