@@ -214,7 +214,7 @@ const event = fc.oneof(
   },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('land' as const) }) },
   {
-    weight: 2,
+    weight: 4,
     arbitrary: fc.record({ kind: fc.constant('promote' as const), node, to: store, dies: fc.boolean() }),
   },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('wipe-etcd' as const) }) },
@@ -245,7 +245,7 @@ describe('rule 19: promotion', () => {
       }),
       { numRuns: 40 },
     );
-    expect(promotions).toBeGreaterThan(10);
+    expect(promotions).toBeGreaterThan(5); // of some thirty: the histories are about something
   });
 });
 
