@@ -6,7 +6,7 @@ import { chainStart } from '../core/archive.ts';
 import { backoffMs } from '../core/backoff.ts';
 import { type ChainEnd, step } from '../core/chain.ts';
 import { copyLag } from '../core/copies.ts';
-import { placeIn, type Read } from '../core/header.ts';
+import { type Header, placeIn, type Read } from '../core/header.ts';
 import { comparePlaces, type Place, placeKey, placeText, streamKey } from '../core/keys.ts';
 import type { Log } from '../core/log.ts';
 import type { CopyState, CopyStatus } from '../core/status.ts';
@@ -254,18 +254,20 @@ export class Copier {
   }
 
   /**
-   * Readers of the copy begin at the floor from now on. The openings and seals before it come along, which retention never
-   * deletes: they prove who owns the floor's term, and which branches of the log were left.
+   * Readers of the copy begin at the floor from now on. What retention never deletes comes along: the openings and seals
+   * before it, which prove who owns the floor's term and which branches of the log were left, and the file that a term may
+   * begin with, without which its segments are of no use (a timeline's history).
    */
   async #beginAtFloor(floor: FloorObject, signal: AbortSignal): Promise<ChainEnd> {
     const { archive, store } = this.#options;
-    const { stream } = archive.info;
     const { term, slot, last } = floor.end;
     for (let place: Place | null = slot > 0 ? { term, slot: 0 } : last; place !== null; ) {
       const read: Read | null = await readPlace(archive, place);
       if (read === null || read.header.kind === 'chunk') break;
-      const key = placeKey(stream, place);
-      await mirror(store, key, { bytes: await readProven(archive.store, key, read), signal });
+      await this.#mirror(read, signal);
+      const first = read.header.kind === 'opening' ? await readPlace(archive, { term: place.term, slot: 1 }) : null;
+      const isBelow = first !== null && comparePlaces(first.header, floor.end) < 0;
+      if (isBelow && isWholeFile(first.header)) await this.#mirror(first, signal);
       const isSealOfOpened = read.header.kind === 'seal' && place.slot > 0;
       place = isSealOfOpened ? { term: place.term, slot: 0 } : read.header.previous;
     }
@@ -274,6 +276,12 @@ export class Copier {
     await mirror(store, floor.key, { bytes: floor.bytes, signal });
     this.#count(floor.end);
     return floor.end;
+  }
+
+  async #mirror(read: Read, signal: AbortSignal): Promise<void> {
+    const { archive, store } = this.#options;
+    const key = placeKey(archive.info.stream, read.header);
+    await mirror(store, key, { bytes: await readProven(archive.store, key, read), signal });
   }
 
   /** What is due of what was looked at, as much as may be under way at once. */
@@ -296,10 +304,7 @@ export class Copier {
     const { archive, store } = this.#options;
     const looking = this.#newest && store.head(placeKey(archive.info.stream, this.#newest));
     looking?.catch(() => {});
-    const copying = batch.map(async ({ read }) => {
-      const key = placeKey(archive.info.stream, read.header);
-      await mirror(store, key, { bytes: await readProven(archive.store, key, read), signal });
-    });
+    const copying = batch.map(({ read }) => this.#mirror(read, signal));
     const outcomes = await Promise.allSettled(copying);
     const failed = outcomes.filter((outcome) => outcome.status === 'rejected').map(({ reason }) => reason);
     const isDiverged = (error: unknown) => error instanceof ShipmateError && error.code === 'COPY_DIVERGED';
@@ -371,6 +376,9 @@ function wentBack(store: ObjectStore, place: Place): ShipmateError {
     },
   );
 }
+
+/** Whether the chunk is all of a segment. */
+const isWholeFile = (header: Header) => header.kind === 'chunk' && header.from.offset === 0 && header.endsSegment;
 
 function hole({ store, info }: Archive, what: string): ShipmateError {
   return new ShipmateError(`store ${store.name} lacks ${what} of stream ${info.stream}, which its copies still need`, {

@@ -5,13 +5,15 @@ import { expect, test } from '@jest/globals';
 import { headOf } from '../../src/archive/head.ts';
 import { planPrune, prune } from '../../src/archive/prune.ts';
 import { planRepair, repair } from '../../src/archive/repair.ts';
-import { findEnd } from '../../src/archive/walk.ts';
+import { type Archive, findEnd } from '../../src/archive/walk.ts';
+import { comparePlaces } from '../../src/core/keys.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
 import { findFile } from '../../src/restore/fetch-find.ts';
 import { planRestore } from '../../src/restore/plan.ts';
 import { silent } from '../../src/restore/progress.ts';
 import { demandArchive } from '../../src/restore/reading.ts';
 import { restore } from '../../src/restore/restore.ts';
+import { Copier } from '../../src/ship/copier.ts';
 import { postgresFormat } from '../../src/source/postgres/format.ts';
 import { walFiles } from '../../src/source/postgres/wal-files.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
@@ -21,6 +23,19 @@ import { WalServer } from '../helpers/wal-servers.ts';
 const format = postgresFormat();
 const isCompanion = (segment: string) => format.companion?.(segment) === segment;
 const signal = new AbortController().signal;
+
+/** A copy that begins after the prune. */
+async function copied(archive: Archive, store: MemoryStore): Promise<MemoryStore> {
+  const end = await findEnd(archive, null);
+  const done = new AbortController();
+  const log = { debug() {}, info() {}, warn() {}, error() {} };
+  const copier = new Copier({
+    ...{ archive, store, delayMs: 0, log, nowMs: Date.now, end: () => end, onState() {} },
+    onHeld: (held) => held && comparePlaces(held, end) === 0 && done.abort(new Error('it holds all')),
+  });
+  await expect(copier.run(done.signal)).rejects.toThrow('it holds all');
+  return store;
+}
 
 test('a timeline’s history outlives the prune of its beginning: restore, fetch and take-over go on from the floor', async () => {
   const dir = await mkdtemp(join(tmpdir(), 'shipmate-retention-'));
@@ -56,7 +71,8 @@ test('a timeline’s history outlives the prune of its beginning: restore, fetch
     const nas = new MemoryStore('nas');
     const repairing = { from: archive, to: nas, isCompanion, signal };
     await repair(await planRepair(repairing), repairing);
-    for (const each of [archive, await demandArchive(nas, 'orders')]) {
+    const late = await copied(archive, new MemoryStore('late'));
+    for (const each of [archive, await demandArchive(nas, 'orders'), await demandArchive(late, 'orders')]) {
       const chunks = new ChunkReader(each);
       const until = { kind: 'latest' } as const;
       const planned = await planRestore({ chunks, format, until, afterGap: false, progress: silent });
