@@ -177,35 +177,28 @@ async function pruneStream(archives: Archives, stream: StreamConfig, { keep, opt
   }
 }
 
-/** The copies that are kept, by rank. One that does not answer may hold what the primary must not lose yet. */
+/**
+ * The copies that are kept. One that does not answer may hold what the primary must not lose yet. Deletions reach a copy that
+ * "order" does not name as late as the last one: its rank goes by free room, which moves, and a deletion that is late is
+ * never wrong.
+ */
 async function copiesOf(archives: Archives, { name, plan }: StreamConfig, without: readonly string[]) {
-  const [{ rankCopies }, { readArchive }] = await Promise.all([
-    import('../core/copies.ts'),
-    import('../archive/identity.ts'),
-  ]);
-  const found: { name: string; archive: Archive | null; freeBytes: number | null }[] = [];
+  const { readArchive } = await import('../archive/identity.ts');
+  const begun: { archive: Archive; delayMs: number }[] = [];
+  const empty: string[] = [];
   for (const copy of plan.copies.filter((one) => !without.includes(one))) {
+    let archive: Archive | null;
     try {
-      const store = await archives.store(copy);
-      const capacity = await store.capacity();
-      found.push({ name: copy, archive: await readArchive(store, name), freeBytes: capacity?.freeBytes ?? null });
+      archive = await readArchive(await archives.store(copy), name);
     } catch (cause) {
       throw noAnswer(name, copy, cause);
     }
+    const rank = plan.order.includes(copy) ? plan.order.indexOf(copy) + 1 : plan.count;
+    if (archive) begun.push({ archive, delayMs: rank * plan.delayMs });
+    else empty.push(copy);
   }
-  const candidates = found.map(({ name, archive, freeBytes }) => {
-    return { name, rank: null, facts: { holds: archive !== null, freeBytes, fits: true } };
-  });
-  const ranked = rankCopies(candidates, { ...plan, count: candidates.length });
-  const begun = ranked.flatMap((copy, index) => {
-    const { archive } = found.find((one) => one.name === copy)!;
-    // Those that are left out may come first: a deletion that is late is never wrong.
-    const rank = index + 1 + plan.copies.length - candidates.length;
-    return archive === null ? [] : [{ archive, delayMs: rank * plan.delayMs }];
-  });
-  const missing = Math.min(plan.count, candidates.length) - begun.length;
-  if (missing <= 0) return begun;
-  const empty = ranked.filter((copy) => begun.every(({ archive }) => archive.store.name !== copy));
+  const wanted = Math.min(plan.count, begun.length + empty.length);
+  if (begun.length >= wanted) return begun;
   throw noAnswer(name, empty[0]!, 'it holds nothing of the stream yet');
 }
 
