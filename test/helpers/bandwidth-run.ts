@@ -78,7 +78,8 @@ export class BandwidthRun {
     for (const name of ['main', 'nas', 'history', 'live']) await mkdir(join(dir, name));
     const piece = randomBytes(PIECE_MIB * MIB); // beyond what one chunk can find again
     for (let n = 0; n * PIECE_MIB < historyMib; n++) {
-      await writeFile(join(dir, 'history', `history-${n}.log`), piece);
+      // Or else the first seconds measure how the disk takes all of it at once.
+      await writeFile(join(dir, 'history', `history-${n}.log`), piece, { flush: true });
     }
     await writeFile(join(dir, 'live', 'live.log'), '');
     const source = (name: string) => ({ type: 'files', dir: join(dir, name), settle: '0s' });
