@@ -1,59 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import type { ChainEnd } from '../../src/core/chain.ts';
 import { copyDelayMs } from '../../src/core/copies.ts';
 import { placeKey, streamKey } from '../../src/core/keys.ts';
-import { Copier, type CopierOptions } from '../../src/ship/copier.ts';
-import type { ObjectStore } from '../../src/store/store.ts';
 import { type Fault, FaultyStore, seededRandom } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
 import { HandMadePrimary } from '../helpers/copying.ts';
 import { STREAM } from '../helpers/hand-made-archive.ts';
+import { copied, Running, reached, text } from '../helpers/running-copier.ts';
 import { until } from '../helpers/wait.ts';
-
-const log = { debug() {}, info() {}, warn() {}, error() {} };
-
-/** A copier that runs until it is stopped, and what it says that its copy holds. */
-class Running {
-  readonly copier: Copier;
-  held: ChainEnd | null = null;
-  readonly #ending = new AbortController();
-  readonly #ended: Promise<void>;
-
-  constructor(primary: HandMadePrimary, store: ObjectStore, options: Partial<CopierOptions> = {}) {
-    const known = () => primary.end;
-    this.copier = new Copier({
-      ...{ archive: primary.archive, store, delayMs: 0, end: known, log, nowMs: () => primary.nowMs, retryMs: 2 },
-      ...{ onState() {}, ...options },
-      onHeld: (end) => {
-        this.held = end;
-      },
-    });
-    this.#ended = this.copier.run(this.#ending.signal).catch(() => {});
-  }
-
-  async stop(): Promise<void> {
-    this.#ending.abort(new Error('stopped'));
-    await this.#ended;
-  }
-}
-
-async function reached(primary: HandMadePrimary, running: Running): Promise<void> {
-  const isThere = () => {
-    running.copier.grown(0);
-    return running.held?.digest === primary.end.digest && running.copier.status.state === 'ok';
-  };
-  await until('the copy holds all', isThere, { everyMs: 2, describe: () => text(running) });
-}
-
-const text = ({ copier, held }: Running) => `${JSON.stringify(copier.status)} holds ${JSON.stringify(held)}`;
-
-async function copied(primary: HandMadePrimary, store: ObjectStore): Promise<void> {
-  const running = new Running(primary, store);
-  await reached(primary, running);
-  await running.stop();
-}
 
 const thirdChunk = placeKey(STREAM, { term: 2, slot: 3 });
 

@@ -4,10 +4,7 @@ import { holdingOf, promote } from '../../src/archive/promote.ts';
 import { planPrune } from '../../src/archive/prune.ts';
 import { planRepair, repair } from '../../src/archive/repair.ts';
 import { findEnd, readChain, readFloor } from '../../src/archive/walk.ts';
-import type { ChainEnd } from '../../src/core/chain.ts';
 import { floorsPrefix, placeKey } from '../../src/core/keys.ts';
-import { Copier, type CopierOptions } from '../../src/ship/copier.ts';
-import type { ObjectStore } from '../../src/store/store.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
 import { MemoryHub } from '../fakes/memory-coordination.ts';
@@ -15,52 +12,10 @@ import { MemoryStore } from '../fakes/memory-store.ts';
 import { HandMadePrimary } from '../helpers/copying.ts';
 import { info, STREAM } from '../helpers/hand-made-archive.ts';
 import { Pair } from '../helpers/pair.ts';
+import { copied, Running, reached, text } from '../helpers/running-copier.ts';
 import { until } from '../helpers/wait.ts';
 
-const log = { debug() {}, info() {}, warn() {}, error() {} };
 const signal = new AbortController().signal;
-
-/** A copier that runs until it is stopped, and what it says that its copy holds. */
-class Running {
-  readonly copier: Copier;
-  held: ChainEnd | null = null;
-  readonly #ending = new AbortController();
-  readonly #ended: Promise<void>;
-
-  constructor(primary: HandMadePrimary, store: ObjectStore, options: Partial<CopierOptions> = {}) {
-    this.copier = new Copier({
-      ...{ archive: primary.archive, store, delayMs: 0, end: () => primary.end, log, nowMs: () => primary.nowMs },
-      ...{ retryMs: 2, onState() {}, ...options },
-      onHeld: (end) => {
-        this.held = end;
-      },
-    });
-    this.#ended = this.copier.run(this.#ending.signal).catch(() => {});
-  }
-
-  async stop(): Promise<void> {
-    this.#ending.abort(new Error('stopped'));
-    await this.#ended;
-  }
-}
-
-const text = ({ copier, held }: Running) => `${JSON.stringify(copier.status)} holds ${JSON.stringify(held)}`;
-
-const reached = (primary: HandMadePrimary, running: Running) =>
-  until(
-    'the copy holds all',
-    () => {
-      running.copier.grown(0);
-      return running.held?.digest === primary.end.digest && running.copier.status.state === 'ok';
-    },
-    { everyMs: 2, withinMs: 5_000, describe: () => text(running) },
-  );
-
-async function copied(primary: HandMadePrimary, store: ObjectStore): Promise<void> {
-  const running = new Running(primary, store);
-  await reached(primary, running);
-  await running.stop();
-}
 
 const isDiverged = (running: Running) =>
   until('it has diverged', () => running.copier.status.state === 'diverged', {
