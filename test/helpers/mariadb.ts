@@ -157,7 +157,8 @@ class Server implements Mariadb {
     const [status] = await this.query('SHOW MASTER STATUS');
     const file = String(status?.File);
     await until(`${file} has its checkpoint event`, async () => {
-      const events = await this.query(`SHOW BINLOG EVENTS IN '${file}' LIMIT 20`);
+      // All of it: under load any number of transactions may come before that event.
+      const events = await this.query(`SHOW BINLOG EVENTS IN '${file}'`);
       return events.some(({ Event_type, Info }) => Event_type === 'Binlog_checkpoint' && Info === file);
     });
   }
