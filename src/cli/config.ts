@@ -13,7 +13,7 @@ export function defineConfig(command: Command): void {
     .command('schema')
     .description('prints the JSON schema of the config file, for editors')
     .action(async () => {
-      const [{ z }, { configFile }] = await Promise.all([import('zod'), import('../config/schema.ts')]);
-      printJson(z.toJSONSchema(configFile, { io: 'input' }));
+      const { jsonSchema } = await import('../config/schema.ts');
+      printJson(jsonSchema());
     });
 }

@@ -3,25 +3,33 @@ import { bytesText } from '../core/format.ts';
 import type { ClassName } from './delivery.ts';
 import { notEmpty, object, rate, withHint } from './values.ts';
 
-const timeOfDay = z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'must be a time of day such as "22:00"');
+const timeOfDay = z
+  .string()
+  .regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'must be a time of day such as "22:00"')
+  .meta({ title: 'time of day, HH:MM' });
 
 const share = z
   .string({ error: 'must be a share such as 50%' })
   .regex(/^\d{1,3}%$/, { error: 'must be a share such as 50%', abort: true })
   .transform((text) => Number.parseInt(text, 10) / 100)
-  .refine((part) => part <= 1, 'must be at most 100%');
+  .refine((part) => part <= 1, 'must be at most 100%')
+  .meta({ title: 'share, 0% to 100%' });
 
-const link = rate().describe('What may be sent to stores at all, of every stream of this daemon together.');
+const link = rate().describe('What may be sent to stores at all, by all streams of this daemon together.');
 const shipping = share.describe('The share of it that log shipping is always given when it wants it.');
-const guaranteed = rate().exactOptional();
-const classes = object({ slow: guaranteed, standard: guaranteed, fast: guaranteed } satisfies Record<
-  ClassName,
-  unknown
->).describe('What copies of a class are always given when they want it.');
+const guaranteed = (to: ClassName) =>
+  rate().exactOptional().describe(`What copies of the class "${to}" are always given when they want it.`);
+const classes = object({
+  slow: guaranteed('slow'),
+  standard: guaranteed('standard'),
+  fast: guaranteed('fast'),
+} satisfies Record<ClassName, unknown>).describe(
+  "Guarantees; with shipping's share never more than the link. What is not used of them is lent out.",
+);
 
 const entry = object({
-  from: timeOfDay,
-  to: timeOfDay.describe('On the next day, where it is before "from".'),
+  from: timeOfDay.describe("From when on it counts, in the host's time zone."),
+  to: timeOfDay.describe('Until when; on the next day, where that is before "from".'),
   link: link.exactOptional(),
   shipping: shipping.exactOptional(),
   classes: classes.exactOptional(),
@@ -60,7 +68,12 @@ export const limits = object({
   schedule: z
     .array(entry)
     .default([])
-    .describe('Other limits at times of the day, in the time zone of the host; the first entry that fits counts.'),
+    .meta({
+      title: 'list of maps',
+      description:
+        'What is other at times of the day; what an entry does not name stays, class by class. The first entry that fits ' +
+        'counts.',
+    }),
 }).superRefine(({ schedule, ...base }, { addIssue }) => {
   const refuse = (path: (string | number)[], message: string | undefined) => {
     if (message !== undefined) addIssue({ code: 'custom', path, message });

@@ -4,98 +4,108 @@ import { object, path, size, withHint } from './values.ts';
 const prefix = z
   .string()
   .regex(/^([A-Za-z0-9_-][A-Za-z0-9._-]*(\/[A-Za-z0-9_-][A-Za-z0-9._-]*)*\/?)?$/, 'must be names with "/" between them')
-  .transform((given) => given.replace(/\/$/, ''));
+  .transform((given) => given.replace(/\/$/, ''))
+  .meta({ title: 'names with "/" between them' });
+const namePrefix = prefix.prefault('').describe('What all names there begin with, as a directory.');
 
 const fileStore = object({
-  type: z.literal('file'),
-  path: path.describe('An existing directory; it is never created, so that a lost mount is seen.'),
-  prefix: prefix.prefault('').describe('Directory below it.'),
+  type: z.literal('file').describe('A directory.'),
+  path: path.describe('An existing directory. It is never created, so that a lost mount is seen.'),
+  prefix: prefix.prefault('').describe('A directory below it, made when it is needed.'),
 });
 
 const quota = size({ min: '1MiB', max: '1000TiB' }).describe(
-  'How much the archives in it may take, where copies go to the store with the most room; by default no limit.',
+  "How much the archives there may take, where a plan's copies go to the store with the most room. By default no limit.",
 );
 
 const BUCKET = /^[a-z0-9](?!.*\.\.)[a-z0-9._-]{1,220}[a-z0-9]$/;
 const ACCESS_TIERS = ['Hot', 'Cool', 'Cold'] as const;
 const STORAGE_CLASSES = ['STANDARD', 'NEARLINE', 'COLDLINE', 'ARCHIVE'] as const;
 
+const endpoint = (like: string) =>
+  z
+    .url({ protocol: /^https?$/, hostname: /^.+$/, error: `must be a URL such as ${like}` })
+    .refine((url) => URL.parse(url)?.username === '', 'must not hold a user or password')
+    .transform((url) => url.replace(/\/+$/, ''))
+    .meta({ title: 'URL, http or https' });
+
 const gcsStore = object({
-  type: z.literal('gcs'),
+  type: z.literal('gcs').describe('A bucket of Google Cloud Storage.'),
   bucket: z
     .string()
     .regex(
       BUCKET,
       withHint('is not a valid bucket name', 'the name alone, without gs:// and without a path, such as acme-logs'),
     )
-    .describe('An existing bucket; it is never created.'),
-  prefix: prefix.prefault('').describe('Of all names in it, as a directory.'),
-  apiEndpoint: z
-    .url({ protocol: /^https?$/, hostname: /^.+$/, error: 'must be a URL such as http://127.0.0.1:4443' })
-    .refine((url) => URL.parse(url)?.username === '', 'must not hold a user or password')
-    .transform((url) => url.replace(/\/+$/, ''))
+    .meta({ title: 'bucket name', description: 'An existing bucket. It is never created.' }),
+  prefix: namePrefix,
+  apiEndpoint: endpoint('http://127.0.0.1:4443')
     .exactOptional()
-    .describe("By default Google's. One with http is an emulator: it is shown no credentials."),
-  storageClass: z.enum(STORAGE_CLASSES).exactOptional().describe("Of new objects; by default the bucket's."),
-  keyFile: path.exactOptional().describe("Credentials in a JSON file; by default the environment's."),
+    .describe("Of a private endpoint, or an emulator: to one with http no credentials are shown. By default Google's."),
+  storageClass: z.enum(STORAGE_CLASSES).exactOptional().describe("Of new objects. By default the bucket's."),
+  keyFile: path.exactOptional().describe("Credentials, a JSON file. By default the environment's."),
   quota: quota.exactOptional(),
 }).refine(({ apiEndpoint, keyFile }) => keyFile === undefined || !apiEndpoint?.startsWith('http:'), {
   path: ['apiEndpoint'],
   message: 'must be https, since "keyFile" is given',
 });
 
-const endpoint = (like: string) =>
-  z
-    .url({ protocol: /^https?$/, hostname: /^.+$/, error: `must be a URL such as ${like}` })
-    .refine((url) => URL.parse(url)?.username === '', 'must not hold a user or password')
-    .transform((url) => url.replace(/\/+$/, ''));
-
 const s3Store = object({
-  type: z.literal('s3'),
+  type: z.literal('s3').describe('A bucket of S3, or of a server that speaks its protocol.'),
   bucket: z
     .string()
     .regex(
       /^[a-z0-9](?!.*\.\.)[a-z0-9.-]{1,61}[a-z0-9]$/,
       withHint('is not a valid bucket name', 'the name alone, without s3:// and without a path, such as acme-logs'),
     )
-    .describe('An existing bucket; it is never created.'),
-  prefix: prefix.prefault('').describe('Of all names in it, as a directory.'),
+    .meta({ title: 'bucket name', description: 'An existing bucket. It is never created.' }),
+  prefix: namePrefix,
   region: z
     .string()
     .regex(/^[a-z0-9-]+$/, 'must be a region such as eu-central-1')
     .exactOptional()
-    .describe("Of the bucket; by default the environment's."),
-  endpoint: endpoint('https://s3.example.com').exactOptional().describe("By default AWS's for the region."),
-  forcePathStyle: z.boolean().exactOptional().describe("The bucket in the path, not in the host's name."),
+    .meta({ title: 'region', description: "Of the bucket. By default the environment's." }),
+  endpoint: endpoint('https://s3.example.com').exactOptional().describe("Of another server. By default AWS's."),
+  forcePathStyle: z
+    .boolean()
+    .exactOptional()
+    .describe("Whether the bucket stands in the path, not in the host's name. By default not."),
   storageClass: z
     .string()
     .regex(/^[A-Z0-9_-]+$/, 'must be a storage class such as STANDARD_IA')
     .exactOptional()
-    .describe("Of new objects; by default the bucket's."),
+    .meta({ title: 'storage class', description: 'Of new objects, such as "STANDARD_IA". By default the bucket\'s.' }),
   quota: quota.exactOptional(),
 });
 
 const azureStore = object({
-  type: z.literal('azure'),
+  type: z.literal('azure').describe('A container of Azure Blob Storage.'),
   container: z
     .string()
     .regex(
       /^[a-z0-9](?!.*--)[a-z0-9-]{1,61}[a-z0-9]$/,
       withHint('is not a valid container name', 'the name alone, without the account and without a path'),
     )
-    .describe('An existing container; it is never created.'),
-  prefix: prefix.prefault('').describe('Of all names in it, as a directory.'),
+    .meta({ title: 'container name', description: 'An existing container. It is never created.' }),
+  prefix: namePrefix,
   account: z
     .string()
     .regex(/^[a-z0-9]{3,24}$/, 'must be the name of a storage account')
     .exactOptional()
-    .describe("The storage account; credentials are the environment's."),
+    .meta({
+      title: 'account name',
+      description:
+        'The storage account; credentials are those of the environment. Exactly one of this, "endpoint" and ' +
+        '"connectionStringFile".',
+    }),
   endpoint: endpoint('https://acme.blob.core.windows.net')
     .refine((url) => url.startsWith('https:'), 'must be https: an emulator is named by "connectionStringFile"')
     .exactOptional()
-    .describe('The same by its address, where it has another than usual.'),
-  connectionStringFile: path.exactOptional().describe('The same by a file, whose first line holds its key too.'),
-  accessTier: z.enum(ACCESS_TIERS).exactOptional().describe("Of new objects; by default the account's."),
+    .meta({ title: 'URL, https', description: 'The account by its address, where it has another than usual.' }),
+  connectionStringFile: path
+    .exactOptional()
+    .describe('The account by a file whose first line is its connection string, with its key.'),
+  accessTier: z.enum(ACCESS_TIERS).exactOptional().describe("Of new objects. By default the account's."),
   quota: quota.exactOptional(),
 }).refine(
   (store) =>
