@@ -1,10 +1,13 @@
-import { UsageError } from '../errors.ts';
+import { readFileSync } from 'node:fs';
+import { messageOf, UsageError } from '../errors.ts';
 import { type Path, type Problem, pathText } from './problems.ts';
 
-/** An environment variable that the file asks for and that is not set. */
+/** An environment variable that the file asks for and that has no value. */
 export interface Missing {
   readonly path: Path;
   readonly variable: string;
+  /** Why there is none, where it is set by a file. */
+  readonly unreadable?: string;
 }
 
 export interface Interpolated {
@@ -16,7 +19,10 @@ export interface Interpolated {
 const PLACEHOLDER = /\$\$|\$\{([^}]*)\}?/g;
 const VARIABLE = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
-/** Puts environment variables in for `${NAME}` in every text; `$$` is a plain dollar sign. Keys stay as they are. */
+/**
+ * Puts environment variables in for `${NAME}` in every text; `$$` is a plain dollar sign. Keys stay as they are. Where NAME
+ * is not set but NAME_FILE is, the first line of that file counts: containers are handed secrets as files.
+ */
 export function interpolate(file: unknown, environment: NodeJS.ProcessEnv): Interpolated {
   const missing: Missing[] = [];
   const problems: Problem[] = [];
@@ -32,8 +38,8 @@ export function interpolate(file: unknown, environment: NodeJS.ProcessEnv): Inte
         });
         return match;
       }
-      const value = environment[variable];
-      if (value === undefined) missing.push({ path, variable });
+      const { value, unreadable } = lookUp(variable, environment);
+      if (value === undefined) missing.push({ path, variable, ...(unreadable !== undefined && { unreadable }) });
       return value ?? match;
     });
 
@@ -45,6 +51,18 @@ export function interpolate(file: unknown, environment: NodeJS.ProcessEnv): Inte
   };
 
   return { value: within(file, []), missing, problems };
+}
+
+function lookUp(variable: string, environment: NodeJS.ProcessEnv): { value?: string; unreadable?: string } {
+  const value = environment[variable];
+  if (value !== undefined) return { value };
+  const file = environment[`${variable}_FILE`];
+  if (file === undefined) return {};
+  try {
+    return { value: readFileSync(file, 'utf8').split(/\r?\n/, 1)[0] ?? '' };
+  } catch (error) {
+    return { unreadable: messageOf(error) };
+  }
 }
 
 /** A part of a config that a command may do without, and what stands in for it, validly, while the file is checked. */
@@ -83,7 +101,10 @@ const PARTS: readonly Part[] = [
 
 const scheme = (source: object) => ('type' in source && source.type === 'postgres' ? 'postgresql' : 'mariadb');
 
-export function missingProblem({ path, variable }: Missing): Problem {
+export function missingProblem({ path, variable, unreadable }: Missing): Problem {
+  if (unreadable !== undefined) {
+    return { path, message: `${variable}_FILE can't be read: ${unreadable}`, hint: 'check its path and its rights' };
+  }
   return {
     path,
     message: `environment variable ${variable} is not set`,
