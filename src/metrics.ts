@@ -2,12 +2,25 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 import type { Role } from './coordination/coordination.ts';
 import type { Result } from './core/header.ts';
 import { RESULTS } from './core/header.ts';
-import { COPY_STATES, type CopyStatus } from './core/status.ts';
+import { CLASSES } from './core/limits.ts';
+import { COPY_STATES, type CopyStatus, type StatusReport } from './core/status.ts';
 
 const ROLES: readonly Role[] = ['starting', 'standby', 'taking-over', 'master', 'leaving', 'stopped'];
 
 /** What became of one create in a store. `exists` with our digest is a success that had been reported as a failure. */
-export type UploadOutcome = 'created' | 'exists' | 'failed';
+export type UploadOutcome = (typeof OUTCOMES)[number];
+const OUTCOMES = ['created', 'exists', 'failed'] as const;
+
+/**
+ * What an operator must look at while it stands. The first six are parts that fail and are tried again; the others are
+ * findings about the archive and the config.
+ */
+export const ALARMS = [
+  ...(['store', 'source', 'coordination', 'acknowledge', 'archive', 'readiness'] as const),
+  ...(['gap', 'fork', 'archive-id', 'foreign-object', 'promoted'] as const),
+  ...(['copy-failing', 'copy-diverged', 'too-few-copies'] as const),
+] as const;
+export type Alarm = (typeof ALARMS)[number];
 
 /** One stream's numbers, named after what happens to it. */
 export interface StreamMetrics {
@@ -19,7 +32,9 @@ export interface StreamMetrics {
   lag(lag: { readonly bytes: number | null; readonly seconds: number | null }): void;
   /** A chunk became durable. `writeToDurableMs` is the age of its oldest event; null where the log carries no time. */
   shipped(chunk: { plainBytes: number; storedBytes: number; writeToDurableMs: number | null }): void;
-  upload(store: string, outcome: UploadOutcome): void;
+  /** The stream writes to this store: its counters begin at zero. */
+  store(name: string): void;
+  upload(store: string, upload: { readonly outcome: UploadOutcome; readonly tookMs: number }): void;
   /** How the copies stand; of none while another twin makes them. */
   copies(copies: readonly CopyStatus[]): void;
   tookOver(result: Result): void;
@@ -30,8 +45,9 @@ export interface StreamMetrics {
   findings(count: { readonly warnings: number; readonly errors: number }): void;
   /** Disk that purged segments still take because their descriptors are held. */
   held(bytes: number): void;
-  /** Something that an operator must look at stands (or no longer does): `gap`, `fork`, `foreign-object`, `bad-digest` … */
-  alarm(name: string, stands: boolean): void;
+  /** How much log the database keeps, at the most, while it is not shipped; null: without a limit, or it does not tell. */
+  retention(limit: { readonly bytes: number | null; readonly seconds: number | null }): void;
+  alarm(name: Alarm, stands: boolean): void;
 }
 
 /** What is sent to stores, of all streams together; classes are `shipping`, `slow`, … */
@@ -48,12 +64,16 @@ export interface BandwidthMetrics {
 export class Metrics {
   readonly #registry = new Registry();
   readonly #streams: ReturnType<typeof streamCollectors>;
+  readonly #shown = new Set<string>();
   readonly #reachable: Gauge;
   readonly #leaseRemaining: Gauge;
+  readonly #certificates: Gauge;
   readonly bandwidth: BandwidthMetrics;
 
-  constructor({ version, node }: { readonly version: string; readonly node: string }) {
+  /** Every number carries the cluster's name: two clusters with a stream `orders` are not to be taken for one. */
+  constructor({ version, node, cluster }: { version: string; node: string; cluster: string }) {
     const registers = [this.#registry];
+    this.#registry.setDefaultLabels({ cluster });
     collectDefaultMetrics({ register: this.#registry });
     new Gauge({
       name: 'shipmate_build_info',
@@ -72,6 +92,12 @@ export class Metrics {
       registers,
     });
     this.#leaseRemaining.remove();
+    this.#certificates = new Gauge({
+      name: 'shipmate_certificate_expiry_timestamp_seconds',
+      help: 'When a certificate that is shown to etcd, or by which etcd is known, expires; of several in a file the last to do so.',
+      labelNames: ['certificate'],
+      registers,
+    });
     this.bandwidth = bandwidthMetrics(registers);
     this.#streams = streamCollectors(registers);
   }
@@ -81,8 +107,44 @@ export class Metrics {
     setOrRemove(this.#leaseRemaining, {}, leaseRemainingMs === null ? null : leaseRemainingMs / 1000);
   }
 
+  /** By what they are in the config, `ca` and `cert`, to when they expire, milliseconds since 1970. */
+  certificates(expiries: ReadonlyMap<string, number>): void {
+    this.#certificates.reset();
+    for (const [certificate, ms] of expiries) this.#certificates.set({ certificate }, ms / 1000);
+  }
+
+  /** What the twins told of this daemon's streams; null: they can't be asked now. `twins`: whether there should be any. */
+  told(report: Pick<StatusReport, 'streams'> | null, { twins: counts }: { readonly twins: boolean }): void {
+    const { streamLagBytes, streamLagSeconds, twins } = this.#streams;
+    for (const stream of this.#shown) {
+      const told = report?.streams.find(({ name }) => name === stream);
+      setOrRemove(streamLagBytes, { stream }, told?.lagBytes ?? null);
+      setOrRemove(streamLagSeconds, { stream }, told?.lagSeconds ?? null);
+      setOrRemove(twins, { stream }, told && counts ? told.twins.length : null);
+    }
+  }
+
+  /** Takes away all that is shown of a stream. To be called when nothing of it runs any more. */
+  async forget(stream: string): Promise<void> {
+    this.#shown.delete(stream);
+    for (const collector of Object.values(this.#streams)) {
+      for (const { labels } of (await collector.get()).values) {
+        const { le: _, ...own } = { le: '', ...labels };
+        if (labels.stream === stream) collector.remove(own);
+      }
+    }
+  }
+
+  /** What is counted begins at zero, so that the first of a kind is seen as an increase. */
   stream(stream: string): StreamMetrics {
     const all = this.#streams;
+    this.#shown.add(stream);
+    for (const counter of [all.chunks, all.plainBytes, all.storedBytes, all.deposed, all.handedOn]) {
+      counter.inc({ stream }, 0);
+    }
+    for (const result of RESULTS) all.takeOvers.inc({ stream, result }, 0);
+    for (const alarm of ALARMS) all.alarm.set({ stream, alarm }, 0);
+    all.writeToDurable.zero({ stream });
     let shownCopies: readonly string[] = [];
     const oneOf = <T extends string>(gauge: Gauge, label: string, values: readonly T[], now: T | null) => {
       for (const value of values) gauge.set({ stream, [label]: value }, value === now ? 1 : 0);
@@ -107,7 +169,14 @@ export class Metrics {
         all.storedBytes.inc({ stream }, storedBytes);
         if (writeToDurableMs !== null) all.writeToDurable.observe({ stream }, Math.max(0, writeToDurableMs) / 1000);
       },
-      upload: (store, outcome) => all.uploads.inc({ stream, store, outcome }),
+      store(store) {
+        for (const outcome of OUTCOMES) all.uploads.inc({ stream, store, outcome }, 0);
+        all.uploadDuration.zero({ stream, store });
+      },
+      upload(store, { outcome, tookMs }) {
+        all.uploads.inc({ stream, store, outcome });
+        all.uploadDuration.observe({ stream, store }, tookMs / 1000);
+      },
       copies(copies) {
         for (const name of shownCopies) if (!copies.some((copy) => copy.name === name)) forgetCopy(all, stream, name);
         shownCopies = copies.map(({ name }) => name);
@@ -125,6 +194,10 @@ export class Metrics {
         all.findings.set({ stream, level: 'error' }, errors);
       },
       held: (bytes) => all.held.set({ stream }, bytes),
+      retention({ bytes, seconds }) {
+        setOrRemove(all.retentionBytes, { stream }, bytes);
+        setOrRemove(all.retentionSeconds, { stream }, seconds);
+      },
       alarm: (alarm, stands) => all.alarm.set({ stream, alarm }, stands ? 1 : 0),
     };
   }
@@ -163,6 +236,7 @@ function bandwidthMetrics(registers: Registry[]): BandwidthMetrics {
     help: 'Changes of the limits by operators that are without effect, since they can not be honoured now.',
     registers,
   });
+  for (const name of ['shipping', ...CLASSES]) for (const counter of [bytes, waited]) counter.inc({ class: name }, 0);
   return {
     sent({ name, bytes: count, waitedMs }) {
       bytes.inc({ class: name }, count);
@@ -185,12 +259,15 @@ function setOrRemove(gauge: Gauge, labels: Record<string, string>, value: number
 
 /** From the fastest local store to a chunk that waited out an outage. */
 const DURABLE_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
+const UPLOAD_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
 function streamCollectors(registers: Registry[]) {
   const gauge = (name: string, help: string, ...labels: string[]) =>
     new Gauge({ name: `shipmate_${name}`, help, labelNames: ['stream', ...labels], registers });
   const counter = (name: string, help: string, ...labels: string[]) =>
     new Counter({ name: `shipmate_${name}`, help, labelNames: ['stream', ...labels], registers });
+  const histogram = (name: string, help: string, buckets: number[], ...labels: string[]) =>
+    new Histogram({ name: `shipmate_${name}`, help, labelNames: ['stream', ...labels], buckets, registers });
   return {
     role: gauge('role', 'The role of this twin: 1 for the one that it has.', 'role'),
     ready: gauge('ready', 'Whether this twin is master or could take over now.'),
@@ -199,17 +276,27 @@ function streamCollectors(registers: Registry[]) {
     slot: gauge('cursor_slot', 'Slot of the cursor in its term.'),
     lagBytes: gauge('lag_bytes', 'Log bytes of this twin that are not durable in the primary store.'),
     lagSeconds: gauge('lag_seconds', 'Age of the oldest log byte of this twin that is not durable.'),
+    streamLagBytes: gauge('stream_lag_bytes', 'The same of the twin whose log goes furthest: what the stream lags.'),
+    streamLagSeconds: gauge('stream_lag_seconds', 'Age of the oldest log byte of any twin that is not durable.'),
+    twins: gauge('twins', 'Daemons that have this stream and are alive, as etcd has it.'),
+    retentionBytes: gauge(
+      'source_retention_bytes',
+      'Log that the database keeps before it removes what is not shipped. Absent without such a limit.',
+    ),
+    retentionSeconds: gauge(
+      'source_retention_seconds',
+      'How long the database keeps its log, shipped or not. Absent without such a limit.',
+    ),
     chunks: counter('chunks_total', 'Chunks made durable by this daemon.'),
     plainBytes: counter('plain_bytes_total', 'Log bytes made durable by this daemon.'),
     storedBytes: counter('stored_bytes_total', 'Bytes that this log takes in the primary store.'),
-    writeToDurable: new Histogram({
-      name: 'shipmate_write_to_durable_seconds',
-      help: 'From the oldest event of a chunk to its being durable in the primary store.',
-      labelNames: ['stream'],
-      buckets: DURABLE_SECONDS,
-      registers,
-    }),
+    writeToDurable: histogram(
+      'write_to_durable_seconds',
+      'From the oldest event of a chunk to its being durable in the primary store.',
+      DURABLE_SECONDS,
+    ),
     uploads: counter('uploads_total', 'Creates in a store, by outcome.', 'store', 'outcome'),
+    uploadDuration: histogram('upload_duration_seconds', 'How long a create in a store took.', UPLOAD_SECONDS, 'store'),
     copyLagBytes: gauge('copy_lag_bytes', 'Bytes of objects that are due in a copy and not there.', 'store'),
     copyLagSeconds: gauge('copy_lag_seconds', 'How long the first object that a copy lacks has been due.', 'store'),
     copyState: gauge('copy_state', 'How a copy stands: 1 for what holds now.', 'store', 'state'),

@@ -28,7 +28,7 @@ import { openFilesSource } from './source/files.ts';
 import { mariadbFormat } from './source/mariadb/format.ts';
 import { openMariadbSource } from './source/mariadb.ts';
 import { postgresFormat } from './source/postgres/format.ts';
-import { inspectPostgres } from './source/postgres/inspect.ts';
+import { askRetention, inspectPostgres } from './source/postgres/inspect.ts';
 import { openServer } from './source/postgres/server.ts';
 import { openSlot } from './source/postgres/slot.ts';
 import { openPostgresSource } from './source/postgres.ts';
@@ -38,6 +38,7 @@ import type { ObjectStore } from './store/store.ts';
 import { throttledStore } from './store/throttled.ts';
 import { version } from './version.ts';
 import { durableIn } from './wiring/durable.ts';
+import { scrape } from './wiring/scrape.ts';
 import { openStore } from './wiring/stores.ts';
 
 /** A slice of the log, at most; a chunk's block holds at least one. */
@@ -97,8 +98,10 @@ export function openSource(stream: StreamConfig, { node, log }: { node: string; 
       const slotName = slotOf(stream.name, source);
       const server = openServer({ url, dir, stream: stream.name });
       const slot = openSlot({ server, name: slotName, log });
-      const inspect = () => inspectPostgres({ url, dir, slotName, stream: stream.name });
-      return openPostgresSource({ ...common, dir, server, slot, inspect });
+      const asked = { url, dir, slotName, stream: stream.name };
+      const inspect = () => inspectPostgres(asked);
+      const retention = () => askRetention(asked);
+      return openPostgresSource({ ...common, dir, server, slot, inspect, retention });
     }
   }
 }
@@ -204,7 +207,7 @@ export interface Daemon {
 export async function startDaemon(config: Config, start: DaemonStart): Promise<Daemon> {
   const { init, force = false, log = createLog({ node: config.node }), decorateStore = (store) => store } = start;
   for (const stream of Object.values(config.streams)) demandRecipients(stream);
-  const metrics = new Metrics({ version, node: config.node });
+  const metrics = new Metrics({ version, node: config.node, cluster: config.cluster });
   const coordination = await openCoordination(config, log);
   const streams = Object.values(config.streams);
   const encoder = openEncoder();
@@ -216,9 +219,10 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   const pool = openBlockPool({ blockBytes, maxBytes: Math.max(POOL_BYTES, (streams.length + 2) * blockBytes) });
   const numbers = streams.map(({ name }) => metrics.stream(name));
   const stores = numbers.map((number) =>
-    storesOpener(config, (store) =>
-      countedStore(decorateStore(store), (outcome) => number.upload(store.name, outcome)),
-    ),
+    storesOpener(config, (store) => {
+      number.store(store.name);
+      return countedStore(decorateStore(store), (created) => number.upload(store.name, created));
+    }),
   );
   await Promise.all(streams.map(({ plan }, index) => stores[index]!(plan.primary))); // a config that can't work is told at once
   const shippers = streams.map((stream, index) => {
@@ -252,7 +256,7 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
 
   const stopping = new AbortController();
   const view = {
-    metrics: () => metrics.text(),
+    metrics: () => scrape(metrics, coordination),
     ready: () => readinessOf(shippers, coordination),
     status: async () => {
       const overview = await coordination.overview();

@@ -203,6 +203,8 @@ export interface Coordination {
   overview(): Promise<Overview>;
   /** For /readyz and metrics; never waits. */
   health(): { reachable: boolean; leaseRemainingMs: number | null };
+  /** Certificates that it is configured with, by what they are (`ca`, `cert`), to when they expire, milliseconds since 1970. */
+  certificates(): Promise<ReadonlyMap<string, number>>;
   /** Revokes the lease: leader keys and the node key go at once. */
   close(): Promise<void>;
 }

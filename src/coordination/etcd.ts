@@ -1,6 +1,7 @@
 import type { Log } from '../core/log.ts';
 import type { Coordination, Overview } from './coordination.ts';
 import { EtcdArchives, EtcdCursors } from './etcd/boards.ts';
+import { expiriesOf } from './etcd/certificates.ts';
 import { Client, type TlsPaths } from './etcd/client.ts';
 import { Elections, first } from './etcd/election.ts';
 import { Keys } from './etcd/keys.ts';
@@ -53,6 +54,7 @@ export async function openEtcd(options: EtcdOptions): Promise<Coordination> {
     elector: (stream) => elections.elector(stream),
     overview: () => overview(client, keys),
     health: () => ({ reachable: client.reachable, leaseRemainingMs: session.current?.remainingMs() ?? null }),
+    certificates: () => expiriesOf(tls ?? {}),
     close: async () => {
       elections.close();
       await session.close();

@@ -41,6 +41,7 @@ export async function openSolo({ node, stateDir }: SoloOptions): Promise<Coordin
     elector: (stream) => daemon.elector(stream),
     overview: () => overview(folder),
     health: () => ({ reachable: true, leaseRemainingMs: null }),
+    certificates: async () => new Map(),
     close: () => daemon.close(),
   };
 }

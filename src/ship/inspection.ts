@@ -33,10 +33,11 @@ export class Inspection {
 
   /** Logs each warning and error when it begins to stand, and when it no longer does, until the signal aborts. */
   async keep(signal: AbortSignal): Promise<never> {
-    const { source, at, log } = this.#options;
+    const { source, at, metrics, log } = this.#options;
     for (;;) {
       try {
         this.#tell(await within(INSPECT_WITHIN_MS, source.inspect(at() ?? undefined)));
+        if (source.retention) metrics.retention(await within(INSPECT_WITHIN_MS, source.retention()));
       } catch (error) {
         log.debug(`the source could not be inspected: ${messageOf(error)}`, { error });
       }

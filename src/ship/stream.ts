@@ -77,7 +77,11 @@ export class StreamShipper {
 
   /** Up to where the archive is durable, as last heard. */
   get archiveEnd(): Position | null {
-    return (this.#role === 'master' ? this.#settled : this.#readiness?.end)?.position ?? null;
+    return this.#end?.position ?? null;
+  }
+
+  get #end(): ChainEnd | null {
+    return (this.#role === 'master' ? this.#settled : this.#readiness?.end) ?? null;
   }
 
   /** What this twin itself shipped in the term that it leads, without a break, and is durable; null: it leads none. */
@@ -98,7 +102,7 @@ export class StreamShipper {
   /** Keeps this twin's role in the archive that was opened, until the signal aborts or another store becomes the primary. */
   async #serve(opened: OpenedPrimary, until: AbortSignal): Promise<void> {
     const { generation, claim } = opened;
-    const { coordination, name, node, log, metrics, onChange, throttled = (same) => same } = this.#options;
+    const { coordination, name, node, log, onChange, throttled = (same) => same } = this.#options;
     const moved = new AbortController();
     const signal = AbortSignal.any([until, moved.signal]);
     const archive = { ...opened.archive, store: patient(opened.archive.store, READS) };
@@ -165,7 +169,6 @@ export class StreamShipper {
           copies.settled(end, chunk);
           if (end.slot === 1) this.#began = end.position;
           this.#settled = end;
-          metrics.cursor(end.last ?? end);
         },
       },
       signal,
@@ -181,6 +184,7 @@ export class StreamShipper {
     const lagBytes = backlog?.bytes ?? null;
     const lagSeconds = backlog && lagSince(backlog);
     const { ready, result, reason } = this.#standing();
+    if (this.#end) metrics.cursor(this.#end.last ?? this.#end);
     metrics.lag({ bytes: lagBytes, seconds: lagSeconds });
     metrics.held(this.#options.source.heldBytes?.() ?? 0);
     metrics.readiness({ ready, result });

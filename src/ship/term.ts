@@ -40,6 +40,8 @@ export interface TermOptions {
 
 /** How long what a term has under way may take to end: the lease is never held for what hangs. */
 const END_MS = 1_000;
+/** How exactly a log tells when something was written. */
+const EVENT_TIME_MS = 1_000;
 
 /**
  * One master's unbroken reign, from its opening on: reads the log, cuts chunks, uploads them, and tells the twins and
@@ -184,7 +186,7 @@ export class Term {
     metrics.shipped({
       plainBytes: header.length,
       storedBytes: header.stored.bytes,
-      writeToDurableMs: nowMs() - cut.readAtMs,
+      writeToDurableMs: Math.max(nowMs() - cut.readAtMs, ageMs(cut)),
     });
     this.#toSave.set(this.#window.settled);
     this.#acknowledgement.settled(this.#window.settled);
@@ -219,6 +221,11 @@ export class Term {
       trouble.clear('acknowledge');
     }
   }
+}
+
+/** Of a chunk's oldest event, at the least: binlogs give whole seconds. What waited in the log unread has waited too. */
+function ageMs({ firstEventMs }: Cut): number {
+  return firstEventMs === null ? 0 : Date.now() - firstEventMs - EVENT_TIME_MS;
 }
 
 function aborted(signal: AbortSignal): Promise<never> {

@@ -1,8 +1,8 @@
 import type { Log, LogFields } from '../core/log.ts';
 import { messageOf, ShipmateError } from '../errors.ts';
-import type { StreamMetrics } from '../metrics.ts';
+import type { Alarm, StreamMetrics } from '../metrics.ts';
 
-export type Part = 'store' | 'source' | 'coordination' | 'acknowledge' | 'archive' | 'readiness';
+export type Part = Extract<Alarm, 'store' | 'source' | 'coordination' | 'acknowledge' | 'archive' | 'readiness'>;
 
 interface Standing {
   /** What tells it from another trouble of this part: an error's code, if it has one. */

@@ -6,7 +6,7 @@ import { errantBeyond } from './mariadb/errant.ts';
 import { Branches } from './mariadb/fork.ts';
 import { type Flavour, gtidStateFor, isPlace } from './mariadb/gtid.ts';
 import { inspectBinlogs } from './mariadb/inspect.ts';
-import { inspectServer } from './mariadb/inspect-server.ts';
+import { askRetention, inspectServer } from './mariadb/inspect-server.ts';
 import { locate } from './mariadb/locate.ts';
 import { LogIndex } from './mariadb/log-index.ts';
 import type { OwnLog } from './mariadb/pair.ts';
@@ -158,6 +158,8 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
       const backlog = from === undefined ? null : await measureFrom(from).catch(() => null);
       return [...findings, ...(await inspectServer({ url, flavour, backlog }))];
     },
+
+    ...(url !== undefined && { retention: () => askRetention(url, flavour) }),
 
     heldBytes: () => binlogs.current.heldBytes,
 

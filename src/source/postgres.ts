@@ -14,7 +14,7 @@ import type { Server, Slot } from './postgres/server-state.ts';
 import { Tail } from './postgres/tail.ts';
 import { earlier } from './postgres/timelines.ts';
 import { segmentStartAt } from './postgres/wal-name.ts';
-import type { Finding, Head, Located, LogSource } from './source.ts';
+import type { Finding, Head, Located, LogSource, Retention } from './source.ts';
 import { openTailer } from './tailer.ts';
 
 export interface PostgresSourceOptions {
@@ -28,6 +28,8 @@ export interface PostgresSourceOptions {
   readonly slot: Slot | null;
   /** What `check` says; `from`: where this twin would go on. */
   readonly inspect?: (from?: Position) => Promise<Finding[]>;
+  /** What the slot may hold. */
+  readonly retention?: () => Promise<Retention>;
   /** How often to ask while the server is busy. */
   readonly busyPollMs: number;
   /** The longest slice; 1 MiB by default. */
@@ -42,7 +44,7 @@ const MAX_LOOKS = 4;
 
 /** The WAL of a PostgreSQL server, primary or standby, read from its data directory. Opens nothing before it is asked. */
 export function openPostgresSource(options: PostgresSourceOptions): LogSource {
-  const { stream, dir, server, slot, inspect, busyPollMs, log } = options;
+  const { stream, dir, server, slot, inspect, retention, busyPollMs, log } = options;
   const maxSliceBytes = options.maxSliceBytes ?? DEFAULT_SLICE_BYTES;
   const settleMs = Math.min(SETTLE_MS, busyPollMs / 2);
   const wal = new PgWal(dir);
@@ -128,6 +130,8 @@ export function openPostgresSource(options: PostgresSourceOptions): LogSource {
     acknowledge: keepFrom,
 
     inspect: async (from) => (inspect ? inspect(from) : []),
+
+    ...(retention && { retention }),
 
     close: () => server.close(),
   };

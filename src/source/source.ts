@@ -76,6 +76,12 @@ export interface Backlog {
   readonly oldestMs: number | null;
 }
 
+/** How much of its log a database keeps, at the most, while that is not shipped; null: without a limit, or it does not tell. */
+export interface Retention {
+  readonly bytes: number | null;
+  readonly seconds: number | null;
+}
+
 export interface Finding {
   readonly level: 'ok' | 'warning' | 'error';
   readonly message: string;
@@ -104,6 +110,8 @@ export interface LogSource {
   heldBytes?(): number;
   /** What an operator should know or mend: settings, rights, risks; `from`: where this twin would go on, if it is known. */
   inspect(from?: Position): Promise<Finding[]>;
+  /** What the database is set to remove of its log, shipped or not; left out where nothing but a person removes it. */
+  retention?(): Promise<Retention>;
   close(): Promise<void>;
 }
 

@@ -170,6 +170,10 @@ export class MemoryCoordination implements Coordination {
     return { reachable: this.#connected, leaseRemainingMs: this.#lease ? this.remainingMs() : null };
   }
 
+  async certificates(): Promise<ReadonlyMap<string, number>> {
+    return new Map();
+  }
+
   async close(): Promise<void> {
     if (this.#lease) this.hub.drop(this.#lease);
     this.#learn('the daemon closed');

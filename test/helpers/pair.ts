@@ -68,7 +68,7 @@ export class Pair {
     const coordination = own.coordination?.(client) ?? client;
     const memory = own.memory ?? new MemoryHub().client(node).archives;
     const changed = new Wake();
-    const metrics = new Metrics({ version: 'test', node });
+    const metrics = new Metrics({ version: 'test', node, cluster: 'test' });
     const said: string[] = [];
     const say = (message: string) => void said.push(message);
     const log = { debug: say, info: say, warn: say, error: say };

@@ -59,7 +59,7 @@ export async function shipTerm(archive: Archive, source: LogSource, options: Shi
   const opened = await openTerm(archive, sealed, writer, located, { signal });
 
   const stop = new AbortController();
-  const metrics = new Metrics({ version: 'test', node }).stream(archive.info.stream);
+  const metrics = new Metrics({ version: 'test', node, cluster: 'test' }).stream(archive.info.stream);
   const settle = async (end: ChainEnd) => {
     const logEnd = await source.end();
     if (logEnd === null || (end.position !== null && samePlace(end.position, logEnd))) stop.abort(new Error('shipped'));

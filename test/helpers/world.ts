@@ -373,6 +373,7 @@ const silentMetrics: StreamMetrics = {
   cursor() {},
   lag() {},
   shipped() {},
+  store() {},
   upload() {},
   tookOver() {},
   deposed() {},
@@ -380,5 +381,6 @@ const silentMetrics: StreamMetrics = {
   copies() {},
   findings() {},
   held() {},
+  retention() {},
   alarm() {},
 };

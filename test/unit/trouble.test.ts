@@ -7,7 +7,7 @@ function newTrouble() {
   const said: string[] = [];
   const say = (message: string) => void said.push(message);
   const log = { debug: say, info: say, warn: say, error: say };
-  const metrics = new Metrics({ version: 'test', node: 'a' }).stream('orders');
+  const metrics = new Metrics({ version: 'test', node: 'a', cluster: 'acme' }).stream('orders');
   return { trouble: new Trouble({ log, metrics }), said };
 }
 

@@ -1,6 +1,6 @@
 import { redact } from '../../core/log.ts';
 import { codeOf, messageOf } from '../../errors.ts';
-import type { Backlog, Finding } from '../source.ts';
+import type { Backlog, Finding, Retention } from '../source.ts';
 import type { Flavour } from './gtid.ts';
 import { replicationFindings } from './inspect-replication.ts';
 import { askServer, isOn, type ServerFacts } from './server-facts.ts';
@@ -103,6 +103,12 @@ function durabilityFindings(variables: Variables): Finding[] {
   ];
 }
 
+/** What the server is set to purge, whatever has become of it. Throws where it can't be asked. */
+export async function askRetention(url: string, flavour: Flavour): Promise<Retention> {
+  const { variables } = await askServer(url, flavour);
+  return { bytes: totalBytes(variables) || null, seconds: retention(variables).seconds || null };
+}
+
 /** Purging by age and by size, against what a take-over would need now: what is not shipped, what a replica lacks. */
 function retentionFindings({ variables, replication }: ServerFacts, backlog: Backlog | null): Finding[] {
   const findings: Finding[] = [];
@@ -130,11 +136,11 @@ function retentionFindings({ variables, replication }: ServerFacts, backlog: Bac
       hint: KEEP_LONGER,
     });
   }
-  const totalBytes = Number(variables.get('max_binlog_total_size') ?? 0);
-  if (totalBytes > 0 && backlog !== null && backlog.bytes > totalBytes * KEEP_SHARE) {
+  const keptBytes = totalBytes(variables);
+  if (keptBytes > 0 && backlog !== null && backlog.bytes > keptBytes * KEEP_SHARE) {
     findings.push({
       level: 'error',
-      message: `the server keeps ${totalBytes} bytes of binlogs, and ${backlog.bytes} are not shipped: soon there is a gap`,
+      message: `the server keeps ${keptBytes} bytes of binlogs, and ${backlog.bytes} are not shipped: soon there is a gap`,
       hint: 'SET GLOBAL max_binlog_total_size to several times that, and in the configuration',
     });
   }
@@ -142,6 +148,9 @@ function retentionFindings({ variables, replication }: ServerFacts, backlog: Bac
 }
 
 const KEEP_LONGER = 'SET GLOBAL binlog_expire_logs_seconds = 604800 (a week), and in the configuration';
+
+/** 0: no limit. */
+const totalBytes = (variables: Variables) => Number(variables.get('max_binlog_total_size') ?? 0);
 
 function retention(variables: Variables): { seconds: number; days: number } {
   const seconds = Number(variables.get('binlog_expire_logs_seconds') ?? 0);

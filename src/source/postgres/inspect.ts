@@ -2,11 +2,11 @@ import { constants } from 'node:fs';
 import { access, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf, ShipmateError } from '../../errors.ts';
-import type { Finding } from '../source.ts';
+import type { Finding, Retention } from '../source.ts';
 import { unreadable } from './errors.ts';
 import { demandFit } from './fitness.ts';
 import { slotFindings } from './inspect-slot.ts';
-import { askFacts, type ServerFacts } from './server-facts.ts';
+import { askFacts, type ServerFacts, type SlotFacts } from './server-facts.ts';
 import { Connection } from './sql.ts';
 import { parseWalName } from './wal-name.ts';
 
@@ -27,6 +27,23 @@ export async function inspectPostgres(options: InspectionOptions): Promise<Findi
   } finally {
     await connection.close();
   }
+}
+
+/** How much WAL the stream's slot may hold. Throws where the server can't be asked. */
+export async function askRetention(options: InspectionOptions): Promise<Retention> {
+  const connection = new Connection(options);
+  try {
+    const { slot } = await askFacts(connection, options.slotName);
+    return { bytes: slot && slotLimit(slot), seconds: null };
+  } finally {
+    await connection.close();
+  }
+}
+
+/** Null: no limit but the disk. */
+function slotLimit({ walStatus, heldBytes, safeBytes }: SlotFacts): number | null {
+  if (walStatus === 'lost') return 0;
+  return safeBytes === null ? null : heldBytes + Math.max(0, safeBytes);
 }
 
 async function serverFindings(connection: Connection, options: InspectionOptions): Promise<Finding[]> {
