@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { Coordination, Overview, TwinStream } from '../coordination/coordination.ts';
 import { ShipmateError } from '../errors.ts';
 import { checkStream, operator, withCoordination } from './coordination.ts';
+import { addHelp, STREAM } from './help.ts';
 import { confirm, print, printable, requireTerminal } from './terminal.ts';
 
 /** The answer comes when the new term is open: as long as a slow store may take for two small objects. */
@@ -17,8 +18,12 @@ export interface Decision {
 
 /** Shows what a twin reports and what accepting it means, asks, and tells the daemons. */
 export function defineDecision(command: Command, decision: Decision): void {
+  addHelp(command, {
+    notes: ['Says what it means, and asks. A twin must report it first: see "shipmate status".'],
+    examples: [`shipmate ${decision.kind} orders`],
+  });
   command
-    .argument('<stream>')
+    .argument('<stream>', STREAM)
     .option('--yes', 'do not ask')
     .action(async (stream: string, { yes = false }: { yes?: boolean }) => {
       requireTerminal({ yes });

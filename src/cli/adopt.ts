@@ -3,11 +3,18 @@ import { streamOf } from '../config.ts';
 import { streamKey } from '../core/keys.ts';
 import { ShipmateError } from '../errors.ts';
 import { withCoordination } from './coordination.ts';
+import { addHelp, STREAM } from './help.ts';
 import { confirm, print, requireTerminal } from './terminal.ts';
 
 export function defineAdopt(command: Command): void {
+  addHelp(command, {
+    notes: [
+      'For when a daemon refuses a store because it remembers another archive: the right answer only if the store that the config names is the right one.',
+    ],
+    examples: ['shipmate adopt orders'],
+  });
   command
-    .argument('<stream>')
+    .argument('<stream>', STREAM)
     .option('--yes', 'do not ask')
     .action(async (stream: string, { yes = false }: { yes?: boolean }) => {
       requireTerminal({ yes });

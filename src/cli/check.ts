@@ -3,12 +3,22 @@ import type { Command } from 'commander';
 import { ShipmateError } from '../errors.ts';
 import type { About } from '../inspect.ts';
 import { readConfig } from './config-file.ts';
+import { addHelp } from './help.ts';
 import { leftHanging } from './leave.ts';
 import { print, printable, printJson } from './terminal.ts';
 
 const MARKS = { ok: ['green', 'ok     '], warning: ['yellow', 'warning'], error: ['red', 'error  '] } as const;
 
 export function defineCheck(command: Command): void {
+  addHelp(command, {
+    notes: [
+      'Changes nothing but one probe object in each store. As the user that the daemon runs as it finds the most: run it where, and as whom, the daemon will run. Exit code 1: an error was found; warnings alone end with 0.',
+    ],
+    examples: [
+      'sudo -u shipmate shipmate check',
+      'shipmate check --json | jq \'.findings[] | select(.level != "ok")\'',
+    ],
+  });
   command.option('--json', 'print JSON').action(async ({ json = false }: { json?: boolean }) => {
     const config = await readConfig(command);
     const { inspect } = await import('../inspect.ts');

@@ -1,7 +1,10 @@
 import type { Command } from 'commander';
+import { addHelp } from './help.ts';
 import { print, printJson } from './terminal.ts';
 
 export function defineConfig(command: Command): void {
+  addHelp(command, { examples: ['shipmate config example > /etc/shipmate/shipmate.yaml'] });
+  command.helpCommand(false);
   command
     .command('example')
     .description('prints a config file with comments')

@@ -6,6 +6,7 @@ import { messageOf, NotInArchive, UsageError } from '../errors.ts';
 import type { Recovery } from '../restore/ahead-files.ts';
 import type { ChunkReader } from '../restore/chunks.ts';
 import { readConfig } from './config-file.ts';
+import { addHelp, STREAM } from './help.ts';
 import { readIdentities } from './identity.ts';
 
 interface Options {
@@ -23,19 +24,20 @@ const TIMEOUT_SECONDS = 300;
 const READ_AHEAD_MIB = 8;
 
 export function defineFetch(command: Command): void {
+  addHelp(command, {
+    notes: [
+      'Exit codes of its own: 0 done; 1 it is not in the archive, for sure; 126 anything else: recovery must stop, not end.',
+    ],
+    examples: ["restore_command = 'shipmate fetch billing %f %p'"],
+  });
   command
-    .argument('<stream>')
+    .argument('<stream>', STREAM)
     .argument('<segment>', 'the name of a WAL segment or a timeline history file: %f')
     .argument('<dest>', 'where to write it: %p')
-    .option('--store <name>', "which store to read from; by default the stream's primary")
+    .option('--store <store>', "which store to read from; by default the stream's primary")
     .option('--identity <file>', 'the age identity file that opens what is encrypted')
     .option('--timeout <seconds>', 'fail after so long', parseSeconds, TIMEOUT_SECONDS)
     .addOption(new Option('--read-ahead <bytes>', 'keep ready what follows the segment').argParser(Number).hideHelp())
-    .addHelpText(
-      'after',
-      "\nrestore_command = 'shipmate fetch STREAM %f %p'\n\n" +
-        'Exit codes: 0 done; 1 it is not in the archive, for sure; 126 anything else: recovery must stop, not end.',
-    )
     .action((stream: string, segment: string, dest: string, options: Options) =>
       options.readAhead !== undefined
         ? readOn(command, { stream, segment, dest, options })

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { Coordination, Overview } from '../coordination/coordination.ts';
 import { ShipmateError } from '../errors.ts';
 import { checkStream, operator, withCoordination } from './coordination.ts';
+import { addHelp, STREAM } from './help.ts';
 import { print, printJson } from './terminal.ts';
 
 /** The master answers at once, unless it is dead and its lease not yet run out. */
@@ -16,8 +17,12 @@ interface Options {
 }
 
 export function defineHandover(command: Command): void {
+  addHelp(command, {
+    notes: ["For planned work: nothing is lost or sent twice. Works from any twin's config."],
+    examples: ['shipmate handover orders', 'shipmate handover orders --to db-2'],
+  });
   command
-    .argument('<stream>')
+    .argument('<stream>', STREAM)
     .option('--to <node>', 'the twin that should take over; by default any that is ready')
     .option('--json', 'print JSON')
     .action(async (stream: string, { to, json = false }: Options) => {

@@ -22,6 +22,7 @@ import { ShipmateError, UsageError } from '../errors.ts';
 import { hostZone } from '../host-zone.ts';
 import { parseUntil } from '../restore/until.ts';
 import { operator, withCoordination } from './coordination.ts';
+import { addHelp } from './help.ts';
 import { limitsText, standingText } from './limits-text.ts';
 import { print, printable, printJson } from './terminal.ts';
 
@@ -42,6 +43,14 @@ interface SetOptions {
 }
 
 export function defineLimits(command: Command): void {
+  addHelp(command, {
+    examples: [
+      'shipmate limits',
+      'shipmate limits set --link 1Gbit/s --until 06:00',
+      'shipmate limits set --class slow=5MiB/s --for 2h --node db-2',
+      'shipmate limits clear',
+    ],
+  });
   command.option('--json', 'print JSON').action(async ({ json = false }: { json?: boolean }) => show(command, json));
   const set = command
     .command('set')

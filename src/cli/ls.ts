@@ -8,8 +8,10 @@ import type { Listing, PointInLog } from '../restore/listing.ts';
 import type { TermSummary } from '../restore/reading.ts';
 import { timeText } from '../restore/until.ts';
 import { readArchives } from './archives.ts';
+import { addHelp } from './help.ts';
 import { table } from './table.ts';
 import { print, printable, printJson } from './terminal.ts';
+import { wrap } from './wrap.ts';
 
 const DEFAULT_WIDTH = 80;
 
@@ -19,9 +21,13 @@ interface Options {
 }
 
 export function defineLs(command: Command): void {
+  addHelp(command, {
+    notes: ['Reads the store alone: it works when every database and daemon is lost.'],
+    examples: ['shipmate ls orders', 'shipmate ls orders --store nas --json'],
+  });
   command
     .argument('[stream]', 'by default every stream of the config')
-    .option('--store <name>', "which store to look into; by default each stream's primary")
+    .option('--store <store>', "which store to look into; by default each stream's primary")
     .option('--json', 'print JSON')
     .action(async (name: string | undefined, { store, json = false }: Options) => {
       const archives = await readArchives(command);
@@ -50,14 +56,19 @@ export function listingText(listing: Listing, width: number): string {
       `recoverable: ${pointText(from)} to ${pointText(to)}, ${segments} segments, ${bytesText(bytes)}`,
   );
   return [
-    ...wrap(`stream ${stream} in store ${store}, archive ${listing.archive}`, width),
-    ...(windows.length > 0 ? windows : ['nothing was shipped yet']).flatMap((line) => wrap(line, width)),
+    ...wrap(`stream ${stream} in store ${store}, archive ${listing.archive}`, { width, rest: '    ' }),
+    ...(windows.length > 0 ? windows : ['nothing was shipped yet']).flatMap((line) =>
+      wrap(line, { width, rest: '    ' }),
+    ),
     '',
     ...termLines(terms, width),
     ...(breaks.length > 0 ? [''] : []),
-    ...breaks.flatMap((each) => wrap(breakText(each), width)),
+    ...breaks.flatMap((each) => wrap(breakText(each), { width, rest: '    ' })),
     ...(hole
-      ? wrap(`MISSING: the object at ${placeText(hole.at)}, although ${placeText(hole.next)} is there`, width)
+      ? wrap(`MISSING: the object at ${placeText(hole.at)}, although ${placeText(hole.next)} is there`, {
+          width,
+          rest: '    ',
+        })
       : []),
   ].join('\n');
 }
@@ -75,7 +86,13 @@ function termLines(terms: readonly TermSummary[], width: number): string[] {
   ]);
   const heading = ['TERM', 'NODE', 'OPENED (UTC)', 'RESULT', 'CHUNKS', 'BYTES', 'STATE'];
   const [first = '', ...lines] = table([heading, ...rows], { width, colour: false });
-  return [first, ...lines.flatMap((line, index) => [line, ...wrap(rangeText(terms[index]!), width, '      ')])];
+  return [
+    first,
+    ...lines.flatMap((line, index) => [
+      line,
+      ...wrap(rangeText(terms[index]!), { width, first: '      ', rest: '          ' }),
+    ]),
+  ];
 }
 
 const rangeText = ({ from, to }: TermSummary) => `${idText(from)} → ${idText(to)}`;
@@ -93,23 +110,6 @@ function breakText({ result, place, node, time, before, at, deadBytes }: Break):
   const between = `from ${before ? positionText(before) : 'the beginning'} to ${positionText(at)}`;
   const dead = deadBytes > 0 ? `; ${bytesText(deadBytes)} that were shipped do not count` : '';
   return `${result} in term ${place.term} (${node}, ${time.slice(0, 19)}Z): ${between}${dead}`;
-}
-
-/** Breaks lines at spaces; what follows the first is indented. A word that is longer than a line is broken too. */
-function wrap(text: string, width: number, indent = ''): string[] {
-  const lines: string[] = [];
-  let line = indent;
-  for (const word of printable(text).split(' ')) {
-    const isFirst = line.trim() === '';
-    if (!isFirst && line.length + 1 + word.length > width) {
-      lines.push(line);
-      line = `${indent}    ${word}`;
-    } else {
-      line += isFirst ? word : ` ${word}`;
-    }
-    for (; line.length > width; line = `${indent}    ${line.slice(width)}`) lines.push(line.slice(0, width));
-  }
-  return [...lines, line];
 }
 
 function listingJson({ terms, recoverable, breaks, hole, ...rest }: Listing): object {

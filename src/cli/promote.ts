@@ -12,6 +12,7 @@ import { type Position, positionText } from '../core/position.ts';
 import { messageOf, ShipmateError, UsageError } from '../errors.ts';
 import { createLog } from '../log.ts';
 import { withCoordination } from './coordination.ts';
+import { addHelp, STREAM } from './help.ts';
 import { leftHanging } from './leave.ts';
 import { type Candidate, choose, type Looked, type Present } from './promote-choice.ts';
 import { confirm, print, printable, printJson, requireTerminal } from './terminal.ts';
@@ -31,19 +32,20 @@ interface Options {
 }
 
 export function definePromote(command: Command): void {
+  addHelp(command, {
+    notes: [
+      'For when the primary store is lost. It is not touched, and may be dead or hang; etcd must answer. The daemons follow within seconds, and need no restart. What the copy lacks they ship again from the disks of their servers.',
+    ],
+    examples: ['shipmate promote orders', 'shipmate promote orders --to nas --yes'],
+  });
   command
-    .argument('<stream>')
+    .argument('<stream>', STREAM)
     .option(
       '--to <store>',
       "the copy that becomes the primary; by default the plan's, of several the one that goes furthest",
     )
     .option('--yes', 'do not ask')
     .option('--json', 'print JSON')
-    .addHelpText(
-      'after',
-      '\nFor when the primary store is lost. It is not touched, and may be dead or hang; etcd must answer. The daemons follow\n' +
-        'within seconds, and need no restart. What the copy lacks they ship again from the disks of their servers.',
-    )
     .action(async (name: string, { to, yes = false, json = false }: Options) => {
       requireTerminal({ yes });
       await withCoordination(command, async (coordination, config) => {

@@ -9,6 +9,7 @@ import { positionText } from '../core/position.ts';
 import type { Keep } from '../core/retention.ts';
 import { ArchiveNotWhole, messageOf, ShipmateError, UsageError } from '../errors.ts';
 import { type Archives, readArchives } from './archives.ts';
+import { addHelp } from './help.ts';
 import { print, printable, printJson, tellError } from './terminal.ts';
 
 interface Options {
@@ -24,6 +25,16 @@ interface Options {
 }
 
 export function definePrune(command: Command): void {
+  addHelp(command, {
+    notes: [
+      'What a store keeps by a retention policy, object lock or hold stays, and is no failure; a missing right to delete is (exit code 1).',
+    ],
+    examples: [
+      'shipmate prune --dry-run',
+      'shipmate prune --yes                      # for cron: goes by "keep" of the config',
+      'shipmate prune orders --keep-age 30d --yes',
+    ],
+  });
   command
     .argument('[stream]', 'by default every stream of the config that has a "keep"')
     .option(
@@ -35,15 +46,10 @@ export function definePrune(command: Command): void {
     .option('--keep-daily <n>', 'the log back to the oldest of so many days that have any', parseCount)
     .option('--keep-weekly <n>', 'the same in weeks', parseCount)
     .option('--keep-monthly <n>', 'the same in months', parseCount)
-    .option('--without-copy <name>', 'leave out a copy that does not answer; may be repeated', collect)
+    .option('--without-copy <store>', 'leave out a copy that does not answer; may be repeated', collect)
     .option('--dry-run', 'tell what would be deleted, and delete nothing; so on a terminal without --yes')
     .option('--yes', 'delete')
     .option('--json', 'print JSON')
-    .addHelpText(
-      'after',
-      "\nDeletes the log that no rule asks for from the stream's primary store, and later from its copies. What the store keeps " +
-        '\nby a retention policy, object lock or hold stays, and is no failure; a missing right to delete is (exit code 1).',
-    )
     .action((stream: string | undefined, options: Options) => carryOut(command, stream, options));
 }
 

@@ -6,6 +6,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import type { Config } from '../config.ts';
 import { codeOf, messageOf, ShipmateError, UsageError } from '../errors.ts';
 import { readConfig } from './config-file.ts';
+import { addHelp } from './help.ts';
 
 interface Options {
   stream?: string;
@@ -18,11 +19,14 @@ const FIRST_PAUSE_MS = 20;
 const LONGEST_PAUSE_MS = 500;
 
 export function definePush(command: Command): void {
+  addHelp(command, {
+    notes: ['Asks the daemon of this host, at admin.listen; ships nothing itself.'],
+    examples: ["archive_command = 'shipmate push %p'"],
+  });
   command
     .argument('<segment-path>', '%p: relative to the data directory, from where it is called, or absolute')
-    .option('--stream <name>', 'the stream; by default the one whose source has this data directory')
+    .option('--stream <stream>', 'the stream; by default the one whose source has this data directory')
     .option('--timeout <seconds>', 'fail after so long', parseSeconds, TIMEOUT_SECONDS)
-    .addHelpText('after', "\narchive_command = 'shipmate push %p'")
     .action(async (path: string, options: Options) => {
       const config = await readConfig(command, { lazy: true });
       const stream = options.stream ?? (await streamOfFile(config, path));

@@ -4,6 +4,7 @@ import { countText } from '../core/format.ts';
 import { placeText } from '../core/keys.ts';
 import { ArchiveNotWhole, ShipmateError, UsageError } from '../errors.ts';
 import { readArchives } from './archives.ts';
+import { addHelp, STREAM } from './help.ts';
 import { confirm, print, printable, printJson, requireTerminal } from './terminal.ts';
 
 interface Options {
@@ -15,8 +16,11 @@ interface Options {
 }
 
 export function defineRepair(command: Command): void {
+  addHelp(command, {
+    examples: ['shipmate repair orders --from nas --to main --dry-run'],
+  });
   command
-    .argument('<stream>')
+    .argument('<stream>', STREAM)
     .requiredOption('--from <store>', 'the store whose archive is whole')
     .requiredOption('--to <store>', 'the store that is mended')
     .option('--dry-run', 'tell what is wrong, and write nothing')

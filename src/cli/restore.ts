@@ -6,6 +6,7 @@ import { UsageError } from '../errors.ts';
 import type { PlannedRun, RestorePlan } from '../restore/plan.ts';
 import { timeText } from '../restore/until.ts';
 import { readArchives } from './archives.ts';
+import { addHelp, STREAM } from './help.ts';
 import { print, printable, printJson } from './terminal.ts';
 
 interface Options {
@@ -24,11 +25,21 @@ interface Options {
 }
 
 export function defineRestore(command: Command): void {
+  addHelp(command, {
+    notes: [
+      'Reads the store alone, and may be repeated: what is there already is not read again. Exit code 3: it would have to cross a gap.',
+    ],
+    examples: [
+      'shipmate restore orders --to /srv/restore --dry-run',
+      'shipmate restore orders --to /srv/restore --until 2026-11-22T13:05:00Z',
+      'shipmate restore orders --to /srv/restore --from 0-1-5200 --replay',
+    ],
+  });
   command
-    .argument('<stream>')
+    .argument('<stream>', STREAM)
     .requiredOption('--to <dir>', 'where to write: a new or empty directory, or one of the same restore, interrupted')
     .option('--until <target>', '"latest", a time like 2026-11-22T13:05:00Z, or a log ID; inclusive', 'latest')
-    .option('--store <name>', "which store to read from; by default the stream's primary")
+    .option('--store <store>', "which store to read from; by default the stream's primary")
     .option('--from <id>', "a base backup's GTID position or start LSN: only what comes after it")
     .option('--after-gap', 'restore what follows the last gap, for a base backup that was taken after it')
     .option('--through-term <n>', 'the log as this term left it, with what a later fork left behind', parseTerm)

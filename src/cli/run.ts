@@ -1,7 +1,17 @@
 import type { Command } from 'commander';
 import { readConfig } from './config-file.ts';
+import { addHelp } from './help.ts';
 
 export function defineRun(command: Command): void {
+  addHelp(command, {
+    notes: [
+      'Ends in order on SIGTERM and SIGINT: what is in flight is settled, and a twin that is ready takes over at once. A second signal ends it on the spot.',
+    ],
+    examples: [
+      'shipmate check          # first: what would go wrong, and the fix',
+      'shipmate run --init     # on every twin: begins the archives, or joins them',
+    ],
+  });
   command
     .option('--init', "create a stream's archive, or join one that is there; safe to repeat")
     .option('--force', 'without etcd: go on with streams that another node shipped last')

@@ -1,8 +1,7 @@
-import { Command, CommanderError, Option } from 'commander';
+import { CommanderError } from 'commander';
 import { ArchiveNotWhole, NotInArchive, UsageError } from '../errors.ts';
-import { version } from '../version.ts';
 import { COMMANDS } from './commands.ts';
-import { DEFAULT_CONFIG_FILE } from './config-file.ts';
+import { buildProgram } from './program.ts';
 import { tellError } from './terminal.ts';
 
 /** `notInArchive` is for bin/shipmate, which makes 1 of it: nothing else that ends Node may look like it. */
@@ -11,7 +10,7 @@ const EXIT = { done: 0, failed: 1, usage: 2, notWhole: 3, notInArchive: 100 } as
 /** Carries out a command line (without the program's own name); returns the exit code. Never throws. */
 export async function shipmate(argv: readonly string[]): Promise<number> {
   try {
-    const program = await frame(argv);
+    const program = await buildProgram((name) => argv.includes(name));
     await program.parseAsync(argv, { from: 'user' });
     return EXIT.done;
   } catch (thrown) {
@@ -20,23 +19,6 @@ export async function shipmate(argv: readonly string[]): Promise<number> {
     tellError(error);
     return exitCodeOf(error);
   }
-}
-
-/** The program with its commands; only those that the command line may mean are loaded and get their options. */
-async function frame(argv: readonly string[]): Promise<Command> {
-  const program = new Command('shipmate')
-    .description("Ships a database's log to object storage while it is written, from two hosts at once.")
-    .version(version, '--version', 'print the version')
-    .helpOption('--help', 'print help')
-    .addOption(new Option('-c, --config <file>', 'config file').env('SHIPMATE_CONFIG').default(DEFAULT_CONFIG_FILE))
-    .exitOverride()
-    .configureOutput({ writeErr: () => {} })
-    .configureHelp({ showGlobalOptions: true });
-  for (const { name, summary, load } of COMMANDS) {
-    const command = program.command(name).summary(summary).description(summary);
-    if (argv.includes(name)) (await load())(command);
-  }
-  return program;
 }
 
 /** Commander's complaint in our form; null where it only printed what was asked for. */

@@ -5,6 +5,7 @@ import type { Coordination } from '../coordination/coordination.ts';
 import { type StatusReport, statusReport } from '../core/status.ts';
 import { messageOf } from '../errors.ts';
 import { withCoordination } from './coordination.ts';
+import { addHelp } from './help.ts';
 import { statusText } from './status-text.ts';
 import { print, printJson } from './terminal.ts';
 
@@ -17,6 +18,10 @@ interface Options {
 }
 
 export function defineStatus(command: Command): void {
+  addHelp(command, {
+    notes: ["Works from any twin's config, whichever daemons are alive. What needs a person is said first."],
+    examples: ['shipmate status --watch', "shipmate status --json | jq '.streams[] | {name, master, lagSeconds}'"],
+  });
   command
     .option('--watch', 'show it again twice a second')
     .option('--json', 'print JSON; with --watch one report a line')

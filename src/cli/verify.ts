@@ -6,6 +6,7 @@ import { ArchiveNotWhole, UsageError } from '../errors.ts';
 import { timeText } from '../restore/until.ts';
 import type { Verification } from '../restore/verify.ts';
 import { readArchives } from './archives.ts';
+import { addHelp } from './help.ts';
 import { print, printable, printJson, tellError } from './terminal.ts';
 
 interface Options {
@@ -17,11 +18,15 @@ interface Options {
 }
 
 export function defineVerify(command: Command): void {
+  addHelp(command, {
+    notes: ['Exit code 3: the archive is not whole. An open term and orphans are no faults.'],
+    examples: ['shipmate verify', 'shipmate verify orders --deep --identity /root/key.txt'],
+  });
   command
     .argument('[stream]', 'by default every stream of the config')
     .option('--deep', 'read every payload too, and check its digests')
     .option('--identity <file>', 'with --deep: the age identity file that opens encrypted chunks')
-    .option('--store <name>', "which store to check; by default each stream's primary")
+    .option('--store <store>', "which store to check; by default each stream's primary")
     .option('--restart', 'with --deep: begin anew, where an earlier run was interrupted')
     .option('--json', 'print JSON')
     .action(async (name: string | undefined, { deep = false, identity, store, restart, json = false }: Options) => {
