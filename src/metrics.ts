@@ -63,6 +63,7 @@ export interface BandwidthMetrics {
 /** The daemon's numbers for Prometheus. Nothing is registered globally: several can live in one process. */
 export class Metrics {
   readonly #registry = new Registry();
+  readonly #ofStreams = new Registry();
   readonly #streams: ReturnType<typeof streamCollectors>;
   readonly #shown = new Set<string>();
   readonly #reachable: Gauge;
@@ -70,17 +71,17 @@ export class Metrics {
   readonly #certificates: Gauge;
   readonly bandwidth: BandwidthMetrics;
 
-  /** Every number carries the cluster's name: two clusters with a stream `orders` are not to be taken for one. */
+  /** A stream's numbers carry the cluster's name: two clusters with a stream `orders` are not to be taken for one. */
   constructor({ version, node, cluster }: { version: string; node: string; cluster: string }) {
     const registers = [this.#registry];
-    this.#registry.setDefaultLabels({ cluster });
+    this.#ofStreams.setDefaultLabels({ cluster });
     collectDefaultMetrics({ register: this.#registry });
     new Gauge({
       name: 'shipmate_build_info',
-      help: 'Always 1; the version and node of this daemon as labels.',
-      labelNames: ['version', 'node'],
+      help: 'Always 1; what this daemon is as labels.',
+      labelNames: ['version', 'node', 'cluster'],
       registers,
-    }).set({ version, node }, 1);
+    }).set({ version, node, cluster }, 1);
     this.#reachable = new Gauge({
       name: 'shipmate_coordination_reachable',
       help: 'Whether etcd answers (always 1 in solo mode).',
@@ -99,7 +100,7 @@ export class Metrics {
       registers,
     });
     this.bandwidth = bandwidthMetrics(registers);
-    this.#streams = streamCollectors(registers);
+    this.#streams = streamCollectors([this.#ofStreams]);
   }
 
   coordination({ reachable, leaseRemainingMs }: { reachable: boolean; leaseRemainingMs: number | null }): void {
@@ -203,8 +204,8 @@ export class Metrics {
   }
 
   /** In Prometheus' text format. */
-  text(): Promise<string> {
-    return this.#registry.metrics();
+  async text(): Promise<string> {
+    return `${await this.#registry.metrics()}\n${await this.#ofStreams.metrics()}`;
   }
 }
 

@@ -162,9 +162,7 @@ export class BandwidthRun {
     const live = report.streams.find(({ name }) => name === 'live');
     if (!live?.master) return null;
     const sent = (name: string) =>
-      Number(
-        new RegExp(`^shipmate_bandwidth_bytes_total\\{class="${name}"[^}]*\\} (.*)$`, 'm').exec(metrics)?.[1] ?? 0,
-      );
+      Number(new RegExp(`^shipmate_bandwidth_bytes_total\\{class="${name}"\\} (.*)$`, 'm').exec(metrics)?.[1] ?? 0);
     return {
       atMs: performance.now(),
       shippingBytes: sent('shipping'),

@@ -54,7 +54,7 @@ test('what operators change is in force at once, for its time, and as long as et
   expect(link()).toBe(1000);
   await operator.limits.add(override({ change: { link: 700 }, untilMs: nowMs + 60_000 }));
   await until('the override counts', () => link() === 700, { everyMs: 5 });
-  expect(await metrics.text()).toContain('shipmate_bandwidth_limit_bytes{class="link",cluster="acme"} 700');
+  expect(await metrics.text()).toContain('shipmate_bandwidth_limit_bytes{class="link"} 700');
 
   daemon.cutOff();
   await operator.limits.remove(['one']);
@@ -80,7 +80,7 @@ test('what can not be honoured has no effect, and the twins and Prometheus are t
     ['shipping', 500],
     ['slow', 100],
   ]);
-  expect(await metrics.text()).toContain('shipmate_bandwidth_refused{cluster="acme"} 1');
+  expect(await metrics.text()).toContain('shipmate_bandwidth_refused 1');
 });
 
 test('without limits nothing is told to be limited, until an operator says what the link carries', async () => {

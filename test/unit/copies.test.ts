@@ -142,9 +142,9 @@ test('a plan without ack: the source is acknowledged whatever becomes of the cop
   );
   await until('far is told to have all', async () => (await plan.stores('a'))[0]?.lagBytes === 0);
   const metrics = await a.metrics.text();
-  expect(metrics).toContain(`shipmate_copy_state{stream="${STREAM}",store="near",state="failing"} 1`);
-  expect(metrics).toContain(`shipmate_alarm{stream="${STREAM}",alarm="copy-failing"} 1`);
-  expect(metrics).toContain(`shipmate_copy_lag_bytes{stream="${STREAM}",store="far"} 0`);
+  expect(metrics).toContain(`shipmate_copy_state{stream="${STREAM}",store="near",state="failing",cluster="test"} 1`);
+  expect(metrics).toContain(`shipmate_alarm{stream="${STREAM}",alarm="copy-failing",cluster="test"} 1`);
+  expect(metrics).toContain(`shipmate_copy_lag_bytes{stream="${STREAM}",store="far",cluster="test"} 0`);
   const report = statusReport(await a.coordination.overview(), {
     cluster: 'test',
     stores: { [STREAM]: ['memory', 'far', 'near'] },

@@ -240,7 +240,9 @@ describe('ack: 2', () => {
     });
     await delay(50);
     expect(acknowledged.length).toBe(before);
-    expect(await a.metrics.text()).toContain(`shipmate_alarm{stream="${STREAM}",alarm="too-few-copies"} 1`);
+    expect(await a.metrics.text()).toContain(
+      `shipmate_alarm{stream="${STREAM}",alarm="too-few-copies",cluster="test"} 1`,
+    );
     expect(a.said.join('\n')).toMatch(/ack: 2/);
   });
 

@@ -350,7 +350,7 @@ describe('twins on a promoted store', () => {
       return twins.every((twin) => twin?.generation === 1 && twin.ready);
     });
     const led = (await pair.twin('a'))?.role === 'master' ? a : b;
-    expect(await led.metrics.text()).toContain('shipmate_alarm{stream="orders",alarm="promoted"} 1');
+    expect(await led.metrics.text()).toContain('shipmate_alarm{stream="orders",alarm="promoted",cluster="test"} 1');
     const chain = await chainIn(nas);
     expect(chain.map(({ header }) => generationIn(header)).at(-1)).toBe(1);
     await led.stop();

@@ -100,7 +100,9 @@ describe('a master on a stalled replica', () => {
     await pair.shipped();
     expect(await pair.openings()).toEqual(['a: start', 'b: resume']);
     expect(a.said).toContainEqual(expect.stringMatching(/^outpaced: b has \d+ bytes, .* that the log here lacks/));
-    await until('it is told', () => a.metrics.text().then((text) => /handed_on_total{stream="orders"} 1/.test(text)));
+    await until('it is told', () =>
+      a.metrics.text().then((text) => /handed_on_total{stream="orders",cluster="test"} 1/.test(text)),
+    );
   });
 });
 
