@@ -18,7 +18,7 @@ export function defineRun(command: Command): void {
     .action(async ({ init = false, force = false }: { init?: boolean; force?: boolean }) => {
       const toldToStop = firstSignal();
       const config = await readConfig(command);
-      const { startDaemon } = await import('../wiring.ts');
+      const { startDaemon } = await import('../wiring/daemon.ts');
       const daemon = await Promise.race([startDaemon(config, { init, force }), toldToStop]);
       if (!daemon) return; // told while it was starting: it leads nothing yet, and what it left half done is safe to repeat
       try {

@@ -5,13 +5,14 @@ import type { Log } from '../core/log.ts';
 import { messageOf, ShipmateError } from '../errors.ts';
 import type { Metrics } from '../metrics.ts';
 import type { BandwidthLimits } from './limits.ts';
-import type { StreamShipper } from './stream.ts';
+import type { RunningStreams } from './streams.ts';
 import type { Wake } from './wake.ts';
 
 export interface DaemonOptions {
   readonly node: string;
   readonly version: string;
-  readonly streams: readonly StreamShipper[];
+  /** Started by whoever put the daemon together. */
+  readonly streams: RunningStreams;
   readonly coordination: Coordination;
   readonly metrics: Metrics;
   readonly log: Log;
@@ -26,23 +27,20 @@ const PUBLISH_MS = 400;
 /** Changes closer together than this are published as one. */
 const GATHER_MS = 20;
 
-/** Runs every stream until the signal aborts; whatever ends early ends all of them, and is thrown. */
+/** Keeps the twins told until the signal aborts and every stream has left; whatever ends early ends all, and is thrown. */
 export async function runDaemon(options: DaemonOptions, signal: AbortSignal): Promise<void> {
   const failed = new AbortController();
-  const running = AbortSignal.any([signal, failed.signal]);
   const publishing = new AbortController();
-  const published = publish(options, publishing.signal);
-  const limited = options.limits?.keep(publishing.signal);
-  const guard = (task: Promise<void>) =>
-    task.catch((error) => {
-      if (!failed.signal.aborted) failed.abort(error);
-    });
-  const watching = published.catch((error) => {
+  const published = publish(options, publishing.signal).catch((error) => {
     if (!publishing.signal.aborted) failed.abort(error);
   });
-  await Promise.all(options.streams.map((stream) => guard(stream.run(running))));
-  publishing.abort(new Error('stopped'));
-  await Promise.all([watching, limited]);
+  const limited = options.limits?.keep(publishing.signal);
+  try {
+    await options.streams.untilEnded(AbortSignal.any([signal, failed.signal]));
+  } finally {
+    publishing.abort(new Error('stopped'));
+    await Promise.all([published, limited]);
+  }
   if (failed.signal.aborted) throw failed.signal.reason;
 }
 
@@ -58,7 +56,7 @@ async function publish(
       version,
       format: FORMAT_VERSION,
       time: new Date().toISOString(),
-      streams: await Promise.all(streams.map((stream) => stream.state())),
+      streams: await Promise.all(streams.shippers.map((stream) => stream.state())),
       ...(limits && { bandwidth: limits.state() }),
     };
     try {

@@ -1,18 +1,17 @@
 import { join } from 'node:path';
 import type { AskedFile, Durable } from '../admin/server.ts';
 import type { Archive } from '../archive/walk.ts';
-import type { StreamConfig } from '../config.ts';
 import { ChunkReader } from '../restore/chunks.ts';
 import { askDurable } from '../restore/durable.ts';
-import type { StreamShipper } from '../ship/stream.ts';
 import { walFiles } from '../source/postgres/wal-files.ts';
+import type { WiredStream } from './stream.ts';
 
-/** Answers what `push` asks of one daemon's streams. */
-export function durableIn(streams: readonly { readonly stream: StreamConfig; readonly shipper: StreamShipper }[]) {
+/** Answers what `push` asks of one daemon's streams; `find` knows those that it has now. */
+export function durableIn(find: (name: string) => WiredStream | undefined) {
   const files = walFiles();
   const readers = new WeakMap<Archive, ChunkReader>();
   return async (name: string, { segment, inode }: AskedFile): Promise<Durable | null> => {
-    const found = streams.find(({ stream }) => stream.name === name);
+    const found = find(name);
     if (!found) return null;
     const { source } = found.stream;
     if (source.type !== 'postgres') return { durable: false, reason: `stream ${name} is no log of PostgreSQL` };

@@ -1,6 +1,6 @@
 import { loadConfig } from '../../src/config.ts';
 import { messageOf } from '../../src/errors.ts';
-import { startDaemon } from '../../src/wiring.ts';
+import { startDaemon } from '../../src/wiring/daemon.ts';
 import { faultyStoreFromFile } from '../fakes/faulty-store.ts';
 
 /**

@@ -9,6 +9,7 @@ import type { CopyPlan } from '../../src/ship/copies.ts';
 import { runDaemon } from '../../src/ship/daemon.ts';
 import type { Pace } from '../../src/ship/outpaced.ts';
 import { StreamShipper } from '../../src/ship/stream.ts';
+import { RunningStreams } from '../../src/ship/streams.ts';
 import { Wake } from '../../src/ship/wake.ts';
 import type { LogSource } from '../../src/source/source.ts';
 import type { ObjectStore } from '../../src/store/store.ts';
@@ -98,10 +99,9 @@ export class Pair {
       onChange: () => changed.nudge(),
     });
     const stopping = new AbortController();
-    const done = runDaemon(
-      { node, version: 'test', streams: [shipper], coordination, metrics, log, changed },
-      stopping.signal,
-    );
+    const streams = new RunningStreams();
+    streams.start(shipper);
+    const done = runDaemon({ node, version: 'test', streams, coordination, metrics, log, changed }, stopping.signal);
     done.catch(() => {});
     const stop = async () => {
       stopping.abort(new Error('stopped'));

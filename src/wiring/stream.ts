@@ -1,0 +1,91 @@
+import type { BlockPool } from '../codec/blocks.ts';
+import { type Encoder, encrypting } from '../codec/encoder.ts';
+import { type Config, type StreamConfig, sharedDigest } from '../config.ts';
+import type { Coordination } from '../coordination/coordination.ts';
+import type { NodeLog } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
+import type { Governor } from '../ship/governor.ts';
+import { StreamShipper } from '../ship/stream.ts';
+import { countedStore } from '../store/counted.ts';
+import type { ObjectStore } from '../store/store.ts';
+import { throttledStore } from '../store/throttled.ts';
+import { localMemory, openSource, secretOf } from '../wiring.ts';
+import { openStore } from './stores.ts';
+
+/** What the streams of a daemon have in common. */
+export interface Common {
+  readonly coordination: Coordination;
+  readonly encoder: Encoder;
+  readonly pool: BlockPool;
+  readonly governor: Governor;
+  readonly metrics: Metrics;
+  readonly log: NodeLog;
+  /** Create archives that are not there. */
+  readonly init: boolean;
+  /** Solo: seal a term of another node. */
+  readonly force: boolean;
+  readonly decorateStore: (store: ObjectStore) => ObjectStore;
+  /** Told when what a stream publishes has changed. */
+  readonly onChange: () => void;
+}
+
+/** A stream of the config, put together. */
+export interface WiredStream {
+  readonly stream: StreamConfig;
+  readonly shipper: StreamShipper;
+  /** Lets go of its log. Where that hangs in a dead mount, so does this. */
+  close(): Promise<void>;
+}
+
+/** Puts a stream together; nothing of it runs. Throws what is wrong with its primary's config. */
+export async function wireStream(config: Config, stream: StreamConfig, common: Common): Promise<WiredStream> {
+  const { coordination, encoder, pool, governor, init, force, decorateStore, onChange } = common;
+  const { name, plan, chunk, recipients } = stream;
+  const { node, cluster } = config;
+  const metrics = common.metrics.stream(name);
+  const log = common.log.child({ stream: name });
+  const openOwnStore = storesOpener(config, (store) => {
+    metrics.store(store.name);
+    return countedStore(decorateStore(store), (created) => metrics.upload(store.name, created));
+  });
+  await openOwnStore(plan.primary);
+  const source = openSource(stream, { node, log });
+  const shipping = governor.of('shipping');
+  const secret = secretOf(config, name, coordination);
+  const shipper = new StreamShipper({
+    name,
+    node,
+    cluster,
+    source,
+    plan,
+    openStore: openOwnStore,
+    throttled: (store) => throttledStore(store, shipping),
+    share: () => governor.of(plan.class),
+    coordination,
+    memory: localMemory(config, coordination),
+    chunk,
+    pool,
+    encrypts: recipients.length > 0,
+    encoder: recipients.length > 0 ? encrypting(encoder, { recipients, secret: () => secret.read() }) : encoder,
+    metrics,
+    log,
+    config: (primary) => sharedDigest(config, stream, primary),
+    init,
+    force,
+    onChange,
+  });
+  return { stream, shipper, close: () => source.close() };
+}
+
+/** Opens a stream's stores, each when it is first needed. */
+function storesOpener(config: Config, decorate: (store: ObjectStore) => ObjectStore) {
+  const opened = new Map<string, Promise<ObjectStore>>();
+  return (name: string): Promise<ObjectStore> => {
+    const known = opened.get(name);
+    if (known) return known;
+    const opening = openStore(config, name).then(decorate);
+    opening.catch(() => opened.delete(name));
+    opened.set(name, opening);
+    return opening;
+  };
+}
