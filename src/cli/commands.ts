@@ -58,6 +58,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./handover.ts')).defineHandover,
   },
   {
+    name: 'drain',
+    summary: 'waits until the databases here have stopped and their logs are shipped; before the daemon is stopped',
+    load: async () => (await import('./drain.ts')).defineDrain,
+  },
+  {
     name: 'limits',
     summary: 'how much may be sent to stores, and was; changes it for a time',
     load: async () => (await import('./limits.ts')).defineLimits,

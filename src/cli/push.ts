@@ -2,11 +2,13 @@ import { realpath, stat } from 'node:fs/promises';
 import { get } from 'node:http';
 import { basename, dirname, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Command, InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
 import type { Config } from '../config.ts';
 import { codeOf, messageOf, ShipmateError, UsageError } from '../errors.ts';
+import { adminUrl } from './admin-url.ts';
 import { readConfig } from './config-file.ts';
 import { addHelp } from './help.ts';
+import { parseSeconds } from './seconds.ts';
 
 interface Options {
   stream?: string;
@@ -33,12 +35,6 @@ export function definePush(command: Command): void {
       const asked = { stream, segment: basename(path), inode: await inodeOf(path) };
       await untilDurable(questionUrl(config, asked), options.timeout * 1_000);
     });
-}
-
-function parseSeconds(text: string): number {
-  const seconds = Number(text);
-  if (seconds >= 0 && seconds <= 86_400) return seconds;
-  throw new InvalidArgumentError('seconds, such as 60');
 }
 
 /** `pg_wal` may be a symbolic link, and so may the data directory. */
@@ -73,18 +69,9 @@ const inodeOf = (path: string): Promise<bigint> =>
     () => NO_INODE,
   );
 
-function questionUrl({ admin }: Config, { stream, segment, inode }: Asked): string {
-  if (admin === null || admin.port === 0) {
-    throw new UsageError(
-      'the config does not say where the daemon can be asked',
-      'set admin.listen, such as 127.0.0.1:9187',
-    );
-  }
-  const anywhere: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' };
-  const host = anywhere[admin.host] ?? admin.host;
-  const at = `${host.includes(':') ? `[${host}]` : host}:${admin.port}`;
+function questionUrl(config: Config, { stream, segment, inode }: Asked): string {
   const query = new URLSearchParams({ segment, inode: String(inode) });
-  return `http://${at}/api/v1/streams/${encodeURIComponent(stream)}/durable?${query}`;
+  return `${adminUrl(config)}/api/v1/streams/${encodeURIComponent(stream)}/durable?${query}`;
 }
 
 /** Asks again and again; throws with the last answer when the time is over. */
