@@ -106,6 +106,14 @@ describe('a restore of Redis', () => {
     expect(() => at(`${base}:5`)).toThrow('lies inside');
   });
 
+  test('may end with the last byte that there is: it is found, though nothing follows to tell', () => {
+    const cutter = filesFormat(redis).cutter({ kind: 'id', id: `${first}:5` });
+    cutter.feed(first, Buffer.from('four'));
+    expect(cutter.isAtEnd).toBe(false);
+    cutter.feed(first, Buffer.from('!'));
+    expect(cutter).toMatchObject({ isAtEnd: true, reached: false, id: `${first}:5` });
+  });
+
   test('to a time is refused where the increments carry none', () => {
     const untimed = Array.from({ length: 4 }, (_, i): [string, string] => [`a.aof.${i + 1}.incr.aof`, command('PING')]);
     expect(() => cut({ kind: 'time', ms: 0 }, untimed)).toThrow('carry no times');

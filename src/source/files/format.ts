@@ -50,6 +50,12 @@ class PlaceCutter implements Cutter {
     return this.#end ? idText(this.#end.segment, this.#end.offset) : '';
   }
 
+  /** The archive, or what lies before a gap, may end with the very byte that the place names. */
+  get isAtEnd(): boolean {
+    const [end, target] = [this.#end, this.#target];
+    return end !== null && target !== null && end.segment === target.segment && end.offset === target.offset;
+  }
+
   feed(segment: string, bytes: Uint8Array): number {
     if (this.reached) return 0;
     const target = this.#target;
