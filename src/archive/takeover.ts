@@ -104,8 +104,6 @@ export async function createMine(
   );
 }
 
-/** A broken chain does not mend itself: stop and tell. Everything else may pass. */
-function mayPass(error: unknown): boolean {
-  const code = error instanceof ShipmateError ? error.code : '';
-  return code !== 'CHAIN_BROKEN' && code !== 'BAD_OBJECT' && code !== 'DEPOSED' && code !== 'STORE_WENT_BACK';
-}
+/** What does not mend itself: stop and tell. Everything else may pass. */
+const LASTING = new Set(['CHAIN_BROKEN', 'BAD_OBJECT', 'NEWER_FORMAT', 'DEPOSED', 'STORE_WENT_BACK']);
+const mayPass = (error: unknown) => !(error instanceof ShipmateError && LASTING.has(error.code));

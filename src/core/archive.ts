@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { ShipmateError } from '../errors.ts';
 import type { ChainEnd } from './chain.ts';
-import { digestOf, FORMAT_VERSION } from './header.ts';
+import { demandReadable, digestOf, FORMAT_VERSION } from './header.ts';
 
 const file = z.object({
   v: z.literal(FORMAT_VERSION),
@@ -33,11 +33,14 @@ export function encodeArchiveFile(value: ArchiveFile): Buffer {
 
 export function decodeArchiveFile(bytes: Uint8Array, where: string): ArchiveInfo {
   try {
-    return { ...file.parse(JSON.parse(Buffer.from(bytes).toString('utf8'))), digest: digestOf(bytes) };
+    const value: unknown = JSON.parse(Buffer.from(bytes).toString('utf8'));
+    demandReadable(value, where);
+    return { ...file.parse(value), digest: digestOf(bytes) };
   } catch (cause) {
+    if (cause instanceof ShipmateError) throw cause;
     throw new ShipmateError(`${where} can't be read as a Shipmate archive`, {
       code: 'BAD_ARCHIVE_FILE',
-      hint: 'it was damaged, written by something else, or by a newer Shipmate',
+      hint: 'it was damaged, or written by something else',
       cause,
     });
   }

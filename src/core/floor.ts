@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { ShipmateError } from '../errors.ts';
 import type { ChainEnd } from './chain.ts';
-import { FORMAT_VERSION } from './header.ts';
+import { demandReadable, FORMAT_VERSION } from './header.ts';
 import { positionSchema } from './position.ts';
 
 const place = z.object({ term: z.int(), slot: z.int() });
@@ -37,13 +37,16 @@ export const decodeFloor = (bytes: Uint8Array, key: string): ChainEnd => decodeT
 
 export function decodeTimedFloor(bytes: Uint8Array, key: string): Floor {
   try {
-    const { v: _, time, ...value } = floor.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+    const read: unknown = JSON.parse(Buffer.from(bytes).toString('utf8'));
+    demandReadable(read, `object ${key}`);
+    const { v: _, time, ...value } = floor.parse(read);
     const timeMs = time === undefined ? Number.NaN : Date.parse(time);
     return { end: { ...value, foreign: false }, timeMs: Number.isNaN(timeMs) ? null : timeMs };
   } catch (cause) {
+    if (cause instanceof ShipmateError) throw cause;
     throw new ShipmateError(`object ${key} can't be read as a floor`, {
       code: 'BAD_OBJECT',
-      hint: 'it was damaged, or written by a newer Shipmate',
+      hint: 'it was damaged, or written by something else',
       cause,
     });
   }

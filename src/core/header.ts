@@ -7,6 +7,21 @@ import { positionSchema } from './position.ts';
 /** The format that this version writes; it reads every one up to it. */
 export const FORMAT_VERSION = 1;
 
+/**
+ * Throws NEWER_FORMAT where what was read says that a later version wrote it: that is not damage, and must neither be
+ * mended nor passed over. Every format says its version as `v` in JSON.
+ */
+export function demandReadable(value: unknown, what: string): void {
+  const { v } = versioned.safeParse(value).data ?? {};
+  if (v === undefined || v <= FORMAT_VERSION) return;
+  throw new ShipmateError(`${what} is of format ${v}, and this Shipmate reads formats up to ${FORMAT_VERSION}`, {
+    code: 'NEWER_FORMAT',
+    hint: 'a newer Shipmate wrote it: use that version, or a later one, here too',
+  });
+}
+
+const versioned = z.object({ v: z.number() });
+
 const base = {
   v: z.literal(FORMAT_VERSION),
   archive: z.string(),
@@ -131,6 +146,7 @@ export function decodeHeader(bytes: Uint8Array, key: string): Read {
   } catch (cause) {
     throw notOurs(key, 'its header is not JSON', cause);
   }
+  demandReadable(value, `object ${key}`);
   const parsed = header.safeParse(value);
   if (!parsed.success) throw notOurs(key, z.prettifyError(parsed.error), parsed.error);
   return { header: parsed.data, digest: digestOf(json), payloadOffset: end };
@@ -139,7 +155,7 @@ export function decodeHeader(bytes: Uint8Array, key: string): Read {
 function notOurs(key: string, why: string, cause?: unknown): ShipmateError {
   return new ShipmateError(`object ${key} can't be read as part of an archive: ${why}`, {
     code: 'BAD_OBJECT',
-    hint: 'the object is damaged, written by something else, or by a newer Shipmate: run "shipmate verify --deep"',
+    hint: 'the object is damaged, or was written by something else: run "shipmate verify --deep"',
     cause,
   });
 }

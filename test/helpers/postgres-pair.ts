@@ -16,6 +16,8 @@ export interface PostgresPairOptions {
   readonly gcs?: boolean;
   /** Of both servers. */
   readonly settings?: Settings;
+  /** Whether the primary begins with pgbench's tables, and 15 MB of WAL; by default it does. */
+  readonly tables?: boolean;
 }
 
 /** A database server, and the daemon beside it: they die together. */
@@ -50,8 +52,9 @@ export class PostgresPair extends Twins {
     this.#gcs = gcs;
   }
 
-  /** Starts everything but the daemons; the first host's server is the primary, with pgbench's tables. */
-  static async start({ gcs: inCloud = false, settings = {} }: PostgresPairOptions = {}): Promise<PostgresPair> {
+  /** Starts everything but the daemons; the first host's server is the primary. */
+  static async start(options: PostgresPairOptions = {}): Promise<PostgresPair> {
+    const { gcs: inCloud = false, settings = {}, tables = true } = options;
     const dir = await mkdtemp(join(tmpdir(), 'shipmate-postgres-pair-'));
     // The servers' user recovers from what is restored here.
     await chmod(dir, 0o755);
@@ -62,7 +65,7 @@ export class PostgresPair extends Twins {
       startPostgres({ settings }),
       inCloud ? spawnGcsDouble({ dir: objects, buckets: [BUCKET] }) : null,
     ]);
-    await first.initPgbench();
+    if (tables) await first.initPgbench();
     const second = await first.standby();
     const storePath = gcs ? join(objects, BUCKET) : objects;
     const host = async (node: string, server: Postgres): Promise<PostgresHost> => ({
