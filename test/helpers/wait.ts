@@ -45,6 +45,11 @@ export async function until<T>(
  * too, as the load average tells, it is stretched by as much, threefold at most.
  */
 export function measured(what: string, tookMs: number, limitMs: number): void {
+  withinLimit(what, tookMs, limitMs);
+}
+
+/** The same where the limit is so far from what is usual that the file may run beside others. */
+export function withinLimit(what: string, tookMs: number, limitMs: number): void {
   const crowded = crowdedness();
   const figures = `${seconds(tookMs)} (at most ${seconds(limitMs)})`;
   process.stderr.write(`      measured: ${what}: ${figures}${remark(crowded)}\n`);
