@@ -24,7 +24,7 @@ import { parseUntil } from '../restore/until.ts';
 import { operator, withCoordination } from './coordination.ts';
 import { addHelp } from './help.ts';
 import { limitsText, standingText } from './limits-text.ts';
-import { print, printable, printJson } from './terminal.ts';
+import { print, printable, printJson, viewOf } from './terminal.ts';
 
 interface ClearOptions {
   node?: string;
@@ -80,7 +80,7 @@ async function show(command: Command, json: boolean): Promise<void> {
     const nodes = twins.map(({ node, bandwidth = null }) => ({ node, bandwidth }));
     const report = { ...situation, inForce: inForce(situation, nowMs), nodes };
     if (json) printJson(report);
-    else print(limitsText(report, { nowMs, width: process.stdout.columns || 80, colour: false }));
+    else print(limitsText(report, { nowMs, ...viewOf() }));
   });
 }
 

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { bytesText } from '../core/format.ts';
+import { bytesText, countText } from '../core/format.ts';
 import { placeText } from '../core/keys.ts';
 import { type Position, positionText } from '../core/position.ts';
 import type { Break } from '../core/ranges.ts';
@@ -9,11 +9,9 @@ import type { TermSummary } from '../restore/reading.ts';
 import { timeText } from '../restore/until.ts';
 import { readArchives } from './archives.ts';
 import { addHelp } from './help.ts';
-import { table } from './table.ts';
-import { print, printable, printJson } from './terminal.ts';
+import { type Style, styled, type TableOptions, table } from './table.ts';
+import { print, printable, printJson, viewOf } from './terminal.ts';
 import { wrap } from './wrap.ts';
-
-const DEFAULT_WIDTH = 80;
 
 interface Options {
   store?: string;
@@ -36,9 +34,8 @@ export function defineLs(command: Command): void {
       for (const stream of archives.streams(name)) {
         listings.push(await listArchive((await archives.open(stream, store)).archive, archives.progress));
       }
-      const width = (process.stdout.isTTY && process.stdout.columns) || DEFAULT_WIDTH;
       if (json) printJson({ streams: listings.map(listingJson) });
-      else print(listings.map((listing) => listingText(listing, width)).join('\n\n'));
+      else print(listings.map((listing) => listingText(listing, viewOf())).join('\n\n'));
       const broken = listings.filter(({ hole }) => hole !== null);
       if (broken.length === 0) return;
       throw new ArchiveNotWhole(
@@ -48,33 +45,34 @@ export function defineLs(command: Command): void {
     });
 }
 
-/** For a terminal: no line is longer than `width`. */
-export function listingText(listing: Listing, width: number): string {
-  const { stream, store, terms, recoverable, breaks, hole } = listing;
+/** For a terminal: what can be restored, what breaks the log, then the terms. No line is longer than `width`. */
+export function listingText(listing: Listing, options: TableOptions): string {
+  const { stream, store, archive, terms, recoverable, breaks, hole } = listing;
   const windows = recoverable.map(
     ({ from, to, segments, bytes }) =>
-      `recoverable: ${pointText(from)} to ${pointText(to)}, ${segments} segments, ${bytesText(bytes)}`,
+      `recoverable: ${pointText(from)} to ${pointText(to)}, ${countText(segments, 'segment')}, ${bytesText(bytes)}`,
   );
+  const missing = hole
+    ? [`MISSING: the object at ${placeText(hole.at)}, although ${placeText(hole.next)} is there`]
+    : [];
+  const told = (lines: readonly string[], style: Style | null = null) =>
+    lines
+      .flatMap((line) => wrap(line, { ...options, rest: '    ' }))
+      .map((line) => (style === null ? line : styled(style, line, options)));
   return [
-    ...wrap(`stream ${stream} in store ${store}, archive ${listing.archive}`, { width, rest: '    ' }),
-    ...(windows.length > 0 ? windows : ['nothing was shipped yet']).flatMap((line) =>
-      wrap(line, { width, rest: '    ' }),
-    ),
+    ...told([`stream ${stream} in store ${store}, archive ${archive}`]),
+    ...told(windows.length > 0 ? windows : ['nothing was shipped yet'], 'green'),
+    ...breaks.flatMap((each) => told([breakText(each)], BREAK_STYLES[each.result] ?? null)),
+    ...told(missing, 'red'),
     '',
-    ...termLines(terms, width),
-    ...(breaks.length > 0 ? [''] : []),
-    ...breaks.flatMap((each) => wrap(breakText(each), { width, rest: '    ' })),
-    ...(hole
-      ? wrap(`MISSING: the object at ${placeText(hole.at)}, although ${placeText(hole.next)} is there`, {
-          width,
-          rest: '    ',
-        })
-      : []),
+    ...termLines(terms, options),
   ].join('\n');
 }
 
+const BREAK_STYLES: Readonly<Partial<Record<Break['result'], Style>>> = { gap: 'red', fork: 'yellow' };
+
 /** A line of the table a term, and below it from where to where it goes. */
-function termLines(terms: readonly TermSummary[], width: number): string[] {
+function termLines(terms: readonly TermSummary[], options: TableOptions): string[] {
   const rows = terms.map(({ term, node, time, result, chunks, bytes, state }) => [
     String(term),
     printable(node),
@@ -85,17 +83,13 @@ function termLines(terms: readonly TermSummary[], width: number): string[] {
     state,
   ]);
   const heading = ['TERM', 'NODE', 'OPENED (UTC)', 'RESULT', 'CHUNKS', 'BYTES', 'STATE'];
-  const [first = '', ...lines] = table([heading, ...rows], { width, colour: false });
-  return [
-    first,
-    ...lines.flatMap((line, index) => [
-      line,
-      ...wrap(rangeText(terms[index]!), { width, first: '      ', rest: '          ' }),
-    ]),
-  ];
+  const [first = '', ...lines] = table([heading, ...rows], options);
+  const margins = { ...options, first: '      ', rest: '          ' };
+  return [first, ...lines.flatMap((line, index) => [line, ...wrap(rangeText(terms[index]!), margins)])];
 }
 
-const rangeText = ({ from, to }: TermSummary) => `${idText(from)} → ${idText(to)}`;
+const rangeText = ({ from, to, chunks }: TermSummary) =>
+  chunks === 0 ? `nothing, at ${idText(to)}` : `${idText(from)} → ${idText(to)}`;
 
 function idText(position: Position | null): string {
   return position === null ? 'the beginning' : position.id || `${position.segment}:${position.offset}`;

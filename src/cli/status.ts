@@ -1,16 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Config } from '../config.ts';
-import type { Coordination } from '../coordination/coordination.ts';
+import type { Coordination, Overview } from '../coordination/coordination.ts';
 import { type StatusReport, statusReport } from '../core/status.ts';
-import { messageOf } from '../errors.ts';
 import { withCoordination } from './coordination.ts';
 import { addHelp } from './help.ts';
+import { openScreen } from './screen.ts';
 import { statusText } from './status-text.ts';
-import { print, printJson } from './terminal.ts';
+import { keepWatch, type Sight } from './status-watch.ts';
+import { print, printJson, viewOf } from './terminal.ts';
 
-const REDRAW_MS = 500;
-const DEFAULT_WIDTH = 80;
+const REPEAT_MS = 500;
 
 interface Options {
   json?: boolean;
@@ -23,56 +23,53 @@ export function defineStatus(command: Command): void {
     examples: ['shipmate status --watch', "shipmate status --json | jq '.streams[] | {name, master, lagSeconds}'"],
   });
   command
-    .option('--watch', 'show it again twice a second')
-    .option('--json', 'print JSON; with --watch one report a line')
+    .option('--watch', 'show it live, until q or Ctrl-C')
+    .option('--json', 'print JSON; with --watch one report a line, twice a second')
     .action(async ({ json = false, watch = false }: Options) => {
       await withCoordination(command, async (coordination, config) => {
-        if (watch) return showForEver(coordination, config, json);
-        const report = await reportOf(coordination, config);
-        if (json) printJson(report);
-        else print(draw(report));
+        const look = await onlooker(coordination, config);
+        if (watch && process.stdout.isTTY && !json && process.env.TERM !== 'dumb') return showLive(look);
+        do {
+          const begunMs = performance.now();
+          const overview = await coordination.overview();
+          if (json && watch) print(JSON.stringify(look.report(overview)));
+          else if (json) printJson(look.report(overview));
+          else print(look.text({ overview }) + (watch ? '\n' : ''));
+          if (watch) await sleep(Math.max(0, begunMs + REPEAT_MS - performance.now()));
+        } while (watch);
       });
     });
 }
 
-async function reportOf(coordination: Coordination, config: Config): Promise<StatusReport> {
+interface Onlooker {
+  overview(): Promise<Overview>;
+  report(overview: Overview): StatusReport;
+  /** By default as wide as the terminal. */
+  text(sight: Pick<Sight, 'overview'> & Partial<Sight>, columns?: number): string;
+}
+
+async function onlooker(coordination: Coordination, config: Config): Promise<Onlooker> {
   const { storesOf } = await import('../wiring.ts');
-  const overview = await coordination.overview();
-  return statusReport(overview, { cluster: config.cluster, stores: storesOf(config, overview) });
+  const report = (overview: Overview) =>
+    statusReport(overview, { cluster: config.cluster, stores: storesOf(config, overview) });
+  return {
+    overview: () => coordination.overview(),
+    report,
+    text({ overview, ...sight }, columns) {
+      const { width, colour } = viewOf();
+      const isSolo = coordination.kind === 'solo';
+      return statusText(report(overview), { width: columns ?? width, colour, isSolo, ...sight });
+    },
+  };
 }
 
-function draw(report: StatusReport): string {
-  const { isTTY, columns } = process.stdout;
-  return statusText(report, {
-    width: (isTTY && columns) || DEFAULT_WIDTH,
-    colour: process.stdout.hasColors?.() ?? false,
+/** On the whole terminal, in place. The first look comes before: what it fails with is printed as ever. */
+async function showLive(look: Onlooker): Promise<void> {
+  const first = await look.overview();
+  await keepWatch({
+    screen: openScreen({ input: process.stdin, output: process.stdout }),
+    first,
+    look: look.overview,
+    draw: look.text,
   });
-}
-
-/** Ends by Ctrl-C. An outage is shown, and waited out. */
-async function showForEver(coordination: Coordination, config: Config, json: boolean): Promise<never> {
-  for (let first = true; ; first = false) {
-    const began = performance.now();
-    try {
-      const report = await reportOf(coordination, config);
-      if (json) print(JSON.stringify(report));
-      else show(draw(report), first);
-    } catch (error) {
-      if (first || json) throw error;
-      show(`no news: ${messageOf(error)}`, first);
-    }
-    await sleep(Math.max(0, began + REDRAW_MS - performance.now()));
-  }
-}
-
-/** On a terminal in place of what was there (only changed cells flicker), elsewhere below it. */
-function show(text: string, first: boolean): void {
-  if (!process.stdout.isTTY) {
-    print(`${text}\n`);
-    return;
-  }
-  const [home, clearLine, clearBelow] = ['\x1b[H', '\x1b[K', '\x1b[J'];
-  process.stdout.write(
-    `${first ? '\x1b[2J' : ''}${home}${text.replaceAll('\n', `${clearLine}\n`)}${clearLine}\n${clearBelow}`,
-  );
 }

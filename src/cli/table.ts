@@ -15,14 +15,23 @@ const NARROWEST = 4;
 
 const textOf = (cell: Cell) => (typeof cell === 'string' ? cell : cell.text);
 
-/** Rows (the first one is the heading) as aligned lines; what does not fit is cut, the widest columns first. */
-export function table(rows: readonly (readonly Cell[])[], { width, colour }: TableOptions): string[] {
-  const widths = squeezed(columnWidths(rows), width);
-  return rows.map((row) => {
+/** Text in a style, where colour is allowed. */
+export const styled = (style: Style, text: string, { colour }: Pick<TableOptions, 'colour'>) =>
+  colour ? styleText(style, text, { validateStream: false }) : text;
+
+/**
+ * Rows (the first one is the heading) as aligned lines. What does not fit is cut, the widest columns first: the last column at
+ * its end, names in the middle, since those of a family begin alike.
+ */
+export function table(rows: readonly (readonly Cell[])[], options: TableOptions): string[] {
+  const widths = squeezed(columnWidths(rows), options.width);
+  return rows.map((row, line) => {
     const cells = row.map((cell, at) => {
-      const padded = cut(textOf(cell), widths[at] ?? 0).padEnd(at < row.length - 1 ? widths[at]! : 0);
-      const style = typeof cell === 'string' ? null : cell.style;
-      return colour && style !== null ? styleText(style, padded, { validateStream: false }) : padded;
+      const isLast = at === row.length - 1;
+      const shown = (isLast ? cutEnd : cutMiddle)(textOf(cell), widths[at] ?? 0);
+      const padded = isLast ? shown : shown.padEnd(widths[at]!);
+      const style = line === 0 ? 'dim' : typeof cell === 'string' ? null : cell.style;
+      return style === null ? padded : styled(style, padded, options);
     });
     return cells.join(' '.repeat(GAP)).trimEnd();
   });
@@ -44,4 +53,10 @@ function squeezed(wanted: readonly number[], width: number): number[] {
   return widths;
 }
 
-const cut = (text: string, width: number) => (text.length <= width ? text : `${text.slice(0, width - 1)}…`);
+const cutEnd = (text: string, width: number) => (text.length <= width ? text : `${text.slice(0, width - 1)}…`);
+
+function cutMiddle(text: string, width: number): string {
+  if (text.length <= width) return text;
+  const tail = Math.floor((width - 1) / 2);
+  return `${text.slice(0, width - 1 - tail)}…${text.slice(text.length - tail)}`;
+}

@@ -16,6 +16,28 @@ export function tellError(error: unknown): void {
 export const print = (text: string) => void process.stdout.write(`${text}\n`);
 export const printJson = (value: unknown) => print(JSON.stringify(value, null, 2));
 
+const DEFAULT_WIDTH = 80;
+
+/** Whether escape codes may be written: on a terminal that has colours, unless $NO_COLOR says no, or where $FORCE_COLOR says yes. */
+export function wantsColour(out: NodeJS.WriteStream, environment: NodeJS.ProcessEnv = process.env): boolean {
+  const { NO_COLOR, FORCE_COLOR } = environment;
+  if (NO_COLOR) return false;
+  if (FORCE_COLOR !== undefined) return !/^(0|false)$/i.test(FORCE_COLOR);
+  return out.isTTY === true && environment.TERM !== 'dumb' && out.hasColors(16, environment);
+}
+
+/** How wide a text on stdout may be, and whether in colour. */
+export function viewOf(out: NodeJS.WriteStream = process.stdout): { width: number; colour: boolean } {
+  return { width: (out.isTTY && out.columns) || DEFAULT_WIDTH, colour: wantsColour(out) };
+}
+
+/** How `check` and `status` begin a line. */
+export const MARKS = {
+  ok: { style: 'green', text: 'ok    ' },
+  warning: { style: 'yellow', text: 'warn  ' },
+  error: { style: 'red', text: 'error ' },
+} as const;
+
 /** Text that others wrote (a reason, a node's name) without what a terminal would obey. */
 export const printable = (text: string) => text.replace(/\p{Cc}+/gu, ' ');
 

@@ -233,8 +233,9 @@ export class StreamShipper {
   }
 
   #standing(): { ready: boolean; result: Result | null; reason: string } {
-    if (this.#role === 'master' || this.#role === 'taking-over')
-      return { ready: true, result: 'resume', reason: this.#role };
+    if (this.#role === 'master' || this.#role === 'taking-over') {
+      return { ready: true, result: 'resume', reason: [this.#role, ...this.#trouble.standing()].join('; ') };
+    }
     const located = this.#readiness?.located;
     if (this.#readiness && located) {
       const reason = [`${located.result}: ${located.reason}`, this.#inspection?.summary].filter(Boolean).join('; ');

@@ -6,11 +6,11 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { stringify } from 'yaml';
-import type { Answer, Coordination, OperatorRequest, TwinStream } from '../../src/coordination/coordination.ts';
-import { openEtcd } from '../../src/coordination/etcd.ts';
+import type { Answer, TwinStream } from '../../src/coordination/coordination.ts';
 import { SHIPMATE, shipmate } from '../helpers/daemon.ts';
 import { type Etcd, startEtcd } from '../helpers/etcd.ts';
 import { freePort } from '../helpers/ports.ts';
+import { StandIn } from '../helpers/stand-in.ts';
 import { until } from '../helpers/wait.ts';
 
 let dir: string;
@@ -34,6 +34,12 @@ afterEach(async () => {
   await Promise.all(daemons.splice(0).map((daemon) => daemon.leave()));
 });
 
+async function standIn(node: string, state?: Partial<TwinStream>, answer?: Answer): Promise<StandIn> {
+  const daemon = await StandIn.start({ cluster, node, endpoints: etcd.endpoints }, state, answer);
+  daemons.push(daemon);
+  return daemon;
+}
+
 async function configFile(coordination: unknown = { etcd: { endpoints: etcd.endpoints } }): Promise<string> {
   const file = join(dir, `${cluster}.yaml`);
   const config = {
@@ -48,71 +54,10 @@ async function configFile(coordination: unknown = { etcd: { endpoints: etcd.endp
   return file;
 }
 
-/** What a daemon is to the command line: it leads or waits, publishes its state, and answers what it is asked. */
-class StandIn {
-  readonly node: string;
-  readonly asked: OperatorRequest[] = [];
-  readonly coordination: Coordination;
-  readonly #leaving = new AbortController();
-
-  static async start(node: string, state: Partial<TwinStream> = {}, answer?: Answer): Promise<StandIn> {
-    const log = { debug() {}, info() {}, warn() {}, error() {} };
-    const { endpoints } = etcd;
-    const coordination = await openEtcd({ cluster, node, endpoints, ttlMs: 5000, onEtcdLoss: 'continue', log });
-    const daemon = new StandIn(node, coordination);
-    daemons.push(daemon);
-    await daemon.publish(state);
-    if (answer) daemon.#answer(answer).catch(() => {});
-    return daemon;
-  }
-
-  constructor(node: string, coordination: Coordination) {
-    this.node = node;
-    this.coordination = coordination;
-  }
-
-  publish(state: Partial<TwinStream>): Promise<void> {
-    const stream: TwinStream = {
-      name: 'orders',
-      role: 'standby',
-      ready: true,
-      reason: 'resume: same bytes',
-      lagBytes: 0,
-      lagSeconds: 0,
-      config: 'c',
-      ...state,
-    };
-    const time = new Date().toISOString();
-    return this.coordination.twins.publish({ node: this.node, version: '1', format: 1, time, streams: [stream] });
-  }
-
-  /** Leads the stream, and saves a cursor. */
-  async lead(): Promise<void> {
-    const leadership = await this.coordination.elector('orders').campaign(this.#leaving.signal);
-    const position = { origin: 'o', incarnation: 'i', segment: 'binlog.000003', offset: 4711, id: '0-1-52' };
-    const place = { archive: 'a', stream: 'orders', term: 3, slot: 7, digest: 'd'.repeat(64) };
-    await this.coordination.cursors.save({ ...place, position, time: new Date().toISOString() }, leadership);
-    await this.publish({ role: 'master', reason: 'master' });
-  }
-
-  async leave(): Promise<void> {
-    this.#leaving.abort(new Error('the test is over'));
-    await this.coordination.close();
-  }
-
-  async #answer(answer: Answer): Promise<void> {
-    const { requests } = this.coordination;
-    for await (const pending of requests.watch('orders', this.#leaving.signal)) {
-      this.asked.push(pending.request);
-      await requests.answer(pending, answer);
-    }
-  }
-}
-
 describe('status', () => {
   test('tells who leads and who could, as JSON and as a table', async () => {
-    await (await StandIn.start('db-1')).lead();
-    await StandIn.start('db-2', { ready: false, reason: 'gap: purged', lagBytes: 4096, lagSeconds: 3 });
+    await (await standIn('db-1')).lead();
+    await standIn('db-2', { ready: false, reason: 'gap: purged', lagBytes: 4096, lagSeconds: 3 });
     const config = await configFile();
     const json = await shipmate(config, 'status', '--json');
     expect(json).toMatchObject({ code: 0, stderr: '' });
@@ -141,7 +86,7 @@ describe('status', () => {
   });
 
   test('--watch shows what changes while it looks', async () => {
-    const daemon = await StandIn.start('db-1');
+    const daemon = await standIn('db-1');
     const args = ['status', '--watch', '--json', '-c', await configFile()];
     const child = spawn(SHIPMATE, args, { stdio: ['ignore', 'pipe', 'inherit'] });
     try {
@@ -180,9 +125,9 @@ async function interrupt(child: ChildProcess): Promise<void> {
 
 describe('handover', () => {
   test('tells what the master answers when it refuses', async () => {
-    const master = await StandIn.start('db-1', {}, { ok: false, message: 'db-2 fell behind' });
+    const master = await standIn('db-1', {}, { ok: false, message: 'db-2 fell behind' });
     await master.lead();
-    await StandIn.start('db-2');
+    await standIn('db-2');
     const { code, stderr } = await shipmate(await configFile(), 'handover', 'orders', '--to', 'db-2');
     expect(code).toBe(1);
     expect(stderr).toMatch(/^error: db-1 refused to hand over stream orders: db-2 fell behind\nhint: .*\n$/);
@@ -220,10 +165,10 @@ describe('accept-gap', () => {
   const gap: Partial<TwinStream> = { ready: false, reason: 'gap: purged' };
 
   test('says what it will do, and carries the head that the operator saw to the daemons', async () => {
-    const old = await StandIn.start('db-1');
+    const old = await standIn('db-1');
     await old.lead();
     await old.leave();
-    const twin = await StandIn.start('db-2', gap, { ok: true, message: 'term 4 is open' });
+    const twin = await standIn('db-2', gap, { ok: true, message: 'term 4 is open' });
     const { code, stdout, stderr } = await shipmate(await configFile(), 'accept-gap', 'orders', '--yes');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toContain('ends in term 3, slot 7, at 0-1-52 (binlog.000003:4711)');
@@ -239,7 +184,7 @@ describe('accept-gap', () => {
     ['Ctrl-D', '\x04', 1, 0],
     ['Ctrl-C', '\x03', 1, 0],
   ])('on a terminal asks first: %s', async (_, typed, code, asked) => {
-    const twin = await StandIn.start('db-2', gap, { ok: true, message: 'term 4 is open' });
+    const twin = await standIn('db-2', gap, { ok: true, message: 'term 4 is open' });
     const said = await onTerminal(`accept-gap orders -c ${await configFile()}`, { question: '[y/N]', typed });
     expect(said.text).toContain('db-2: gap: purged');
     expect(said.code).toBe(code);
@@ -247,7 +192,7 @@ describe('accept-gap', () => {
   });
 
   test('does nothing where no twin reports a gap', async () => {
-    const twin = await StandIn.start('db-2', {}, { ok: true, message: 'done' });
+    const twin = await standIn('db-2', {}, { ok: true, message: 'done' });
     const { code, stderr } = await shipmate(await configFile(), 'accept-gap', 'orders', '--yes');
     expect(code).toBe(1);
     expect(stderr).toMatch(/^error: no twin of stream orders reports a gap\nhint: .*\n$/);

@@ -1,8 +1,9 @@
 import { describe, expect, test } from '@jest/globals';
+import { attentionTo } from '../../src/cli/status-attention.ts';
 import { statusText } from '../../src/cli/status-text.ts';
 import type { Overview, TwinStream } from '../../src/coordination/coordination.ts';
 import { bytesText, secondsText } from '../../src/core/format.ts';
-import { statusReport } from '../../src/core/status.ts';
+import { type StreamStatus, statusReport, type TwinStatus } from '../../src/core/status.ts';
 
 const twinStream = (given: Partial<TwinStream>): TwinStream => ({
   name: 'orders',
@@ -150,7 +151,7 @@ describe('copies', () => {
   });
 
   test('have a table of their own on a terminal', () => {
-    const text = statusText(statusReport(withCopies, planned), { width: 80, colour: false });
+    const text = statusText(statusReport(withCopies, planned), { width: 80, colour: false, isSolo: false });
     expect(`\n${text.slice(text.indexOf('STREAM  STORE'))}\n`).toBe(`
 STREAM  STORE   STATE    BEHIND         DELAY   WHY
 orders  main    primary  0 B            -
@@ -160,12 +161,104 @@ orders  abroad  ok       0 B            30 min
   });
 });
 
-describe('on a terminal', () => {
-  const draw = (given: Overview, width = 80) => statusText(statusReport(given, expected), { width, colour: false });
+describe('what needs a person', () => {
+  const told = (streams: readonly StreamStatus[], isSolo = false) =>
+    attentionTo({ cluster: 'acme', streams }, { isSolo }).map(
+      ({ level, streams: names, what }) => `${level} ${names.join(' ')}: ${what}`,
+    );
+  const db = (node: string, given: Partial<TwinStatus> = {}): TwinStatus => ({
+    node,
+    role: 'standby',
+    ready: true,
+    reason: 'resume: the last chunk is here',
+    lagBytes: 0,
+    ...given,
+  });
+  const healthy: StreamStatus = {
+    name: 'orders',
+    master: 'db-1',
+    term: 1,
+    slot: 1,
+    cursor: null,
+    lagBytes: 0,
+    lagSeconds: 0,
+    twins: [db('db-1', { role: 'master', reason: 'master' }), db('db-2')],
+    stores: [],
+  };
+  const store = (given: object) => ({ name: 'nas', lagBytes: 0, lagSeconds: 0, ...given });
 
-  test('80 columns', () => {
+  test('nothing, where all is well: a healthy pair, and a daemon that is meant to be alone', () => {
+    expect(told([healthy])).toEqual([]);
+    expect(told([{ ...healthy, twins: healthy.twins.slice(0, 1) }], true)).toEqual([]);
+    expect(told([{ ...healthy, stores: [store({}), store({ state: 'waiting' }), store({ state: 'ok' })] }])).toEqual(
+      [],
+    );
+  });
+
+  test.each<[string, Partial<StreamStatus>, string]>([
+    ['no master', { master: null }, 'error orders: nobody leads it: nothing is shipped'],
+    ['no twin to take over', { twins: [db('db-1')] }, 'warning orders: only db-1 is there: nobody could take over'],
+    [
+      'a log that is not shipped',
+      { lagBytes: 2048, lagSeconds: 90 },
+      'warning orders: the archive is 2.0 KiB, 90 s behind the log',
+    ],
+    [
+      'a gap',
+      { twins: [db('db-1'), db('db-2', { ready: false, reason: 'gap: purged' })] },
+      'error orders: db-2 could not take over: gap: purged',
+    ],
+    [
+      'a replica that is behind',
+      { twins: [db('db-1'), db('db-2', { ready: false, reason: 'behind: it replicates' })] },
+      'warning orders: db-2 could not take over: behind: it replicates',
+    ],
+    [
+      'a daemon that cannot begin',
+      { twins: [db('db-1'), db('db-2', { ready: false, role: 'starting', reason: 'no archive yet' })] },
+      'warning orders: db-2 has not begun: no archive yet',
+    ],
+    [
+      'a master whose store is full',
+      { twins: [db('db-1', { role: 'master', reason: 'master; store: no space left' }), db('db-2')] },
+      'warning orders: db-1 leads, but store: no space left',
+    ],
+    [
+      'a copy that fails',
+      { stores: [store({ name: 'main' }), store({ state: 'failing', reason: 'denied' })] },
+      'error orders: its copy in nas fails: denied',
+    ],
+    [
+      'a copy that is late',
+      { stores: [store({ name: 'main' }), store({ state: 'ok', lagSeconds: 7200 })] },
+      'warning orders: its copy in nas is 2 h late',
+    ],
+  ])('%s', (_, given, expected) => expect(told([{ ...healthy, ...given }])).toEqual([expected]));
+
+  test('errors come first, and what is so of several streams is said once', () => {
+    const late = { ...healthy, name: 'audit', lagBytes: 1, lagSeconds: 61 };
+    const [one, other] = [
+      { ...healthy, master: null },
+      { ...healthy, name: 'billing', master: null },
+    ];
+    expect(told([late, one, other])).toEqual([
+      'error orders billing: nobody leads it: nothing is shipped',
+      'warning audit: the archive is 1 B, 61 s behind the log',
+    ]);
+  });
+});
+
+describe('on a terminal', () => {
+  const draw = (given: Overview, width = 80) =>
+    statusText(statusReport(given, expected), { width, colour: false, isSolo: false });
+
+  test('80 columns: what needs a person first, in full, then the tables', () => {
     expect(`\n${draw(overview)}\n`).toBe(`
-cluster acme
+cluster acme: 3 streams, 2 daemons
+
+error  billing, old: no daemon that is alive ships it
+error  orders: db-2 could not take over: gap: binlog.000002 was purged before it
+      was shipped, and it is needed
 
 STREAM   MASTER  TERM  SLOT  LAG            ARCHIVED UP TO
 billing  none    0     0     -              nothing yet
@@ -179,7 +272,7 @@ orders  db-2  standby  no     3.3 MiB  gap: binlog.000002 was purged before it â
   });
 
   test('no daemon alive', () => {
-    expect(draw({ streams: [], twins: [] })).toContain('no daemon of this cluster is alive');
+    expect(draw({ streams: [], twins: [] })).toContain('error  no daemon of this cluster is alive: nothing is shipped');
   });
 
   test.each([40, 80, 120])('no line is longer than %d columns, however long the names and GTID sets', (width) => {
@@ -198,13 +291,13 @@ orders  db-2  standby  no     3.3 MiB  gap: binlog.000002 was purged before it â
 
   test('what others wrote cannot command the terminal', () => {
     const sly: Overview = { streams: [], twins: [twin('db-1', twinStream({ reason: 'gap\x1b[2J\nstolen' }))] };
-    const text = draw(sly);
+    const text = draw(sly).replaceAll(/\s+/g, ' ');
     expect(text).not.toContain('\x1b');
     expect(text).toContain('gap [2J stolen');
   });
 
   test('colour marks what is wrong', () => {
-    const text = statusText(statusReport(overview, expected), { width: 80, colour: true });
+    const text = statusText(statusReport(overview, expected), { width: 80, colour: true, isSolo: false });
     expect(text).toContain('\x1b[31mno');
     expect(text).toContain('\x1b[31mnone');
   });
