@@ -214,9 +214,11 @@ export class StreamShipper {
   async #ownBacklog(): Promise<Backlog | null> {
     if (this.#role === 'master') return this.#measure(this.#settled?.position ?? null);
     if (!this.#readiness) return null;
-    const { at, located, allowed } = this.#readiness;
+    const { at, end, located, allowed } = this.#readiness;
     if (located?.result === 'fork' && !allowed) return null;
-    if (at) return this.#measure(at);
+    // In another server's log only transactions are beyond the archive's end, not what this one begins each file with.
+    const isOther = located?.result === 'move' && end?.position && end.position.origin !== at?.origin;
+    if (at) return this.#measure(isOther ? end.position : at);
     return located && { bytes: 0, oldestMs: null };
   }
 

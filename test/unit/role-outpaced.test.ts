@@ -2,9 +2,11 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import type { Twin, TwinStream } from '../../src/coordination/coordination.ts';
 import { abortReason } from '../../src/errors.ts';
 import { Outpaced, PACE } from '../../src/ship/outpaced.ts';
+import { openMariadbSource } from '../../src/source/mariadb.ts';
 import type { LogSource } from '../../src/source/source.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { Pair, STREAM } from '../helpers/pair.ts';
+import { ServerLog } from '../helpers/server-log.ts';
 import { until } from '../helpers/wait.ts';
 
 /** Rule 21: a ready twin that is far ahead for long is handed the term, with a cool-down. */
@@ -105,6 +107,37 @@ describe('a master on a stalled replica', () => {
     );
   });
 });
+
+describe('a twin beside another server', () => {
+  const pair = new Pair();
+  const logs = [new ServerLog(1), new ServerLog(2)] as const;
+  afterEach(async () => {
+    await pair.stop();
+    for (const log of logs) log.remove();
+  });
+
+  test('is not ahead with the new file that its server has begun, only with the next transaction', async () => {
+    const [one, two] = logs;
+    for (const log of logs) log.apply('0-1-1 0-1-2');
+    const sourceOf = ({ dir }: ServerLog) =>
+      openMariadbSource({ stream: STREAM, dir, flavour: 'mariadb', busyPollMs: 5, log: SILENT });
+    pair.start('a', { source: sourceOf(one) });
+    await pair.hasRole('a', 'master');
+    pair.start('b', { source: sourceOf(two) });
+    const standsAt = (segment: string) =>
+      until(`b stands at ${segment}`, async () => {
+        const twin = await pair.twin('b');
+        return twin?.reason.startsWith(`move: ${segment} has all`) && twin;
+      });
+    expect(await standsAt('binlog.000001')).toMatchObject({ ready: true, lagBytes: 0 });
+    two.rotate();
+    expect(await standsAt('binlog.000002')).toMatchObject({ ready: true, lagBytes: 0, lagSeconds: 0 });
+    two.apply('0-1-3');
+    await until('b is ahead', async () => ((await pair.twin('b'))?.lagBytes ?? 0) > 0);
+  });
+});
+
+const SILENT = { debug() {}, info() {}, warn() {}, error() {} };
 
 /** A source whose log stands still from `stall` on, as that of a replica whose applier has stopped. */
 function stallable(source: LogSource): { readonly source: LogSource; stall(): void } {
