@@ -10,7 +10,8 @@ export default {
     ],
   },
   maxWorkers: 2,
-  testTimeout: 30_000,
+  // A deadline ends a broken test, and measures nothing: `until` gives up first, and says what it waited for.
+  testTimeout: 90_000,
   // A worker that leaves nothing open needs longer than half a second to end on a busy machine, and was told off for a leak.
   workerGracefulExitTimeout: 10_000,
 };

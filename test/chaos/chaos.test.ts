@@ -14,7 +14,7 @@ const SEED = Number(process.env.SHIPMATE_CHAOS_SEED ?? Math.floor(Math.random() 
 let cluster: Cluster;
 beforeAll(async () => {
   cluster = await Cluster.start({ etcdNodes: 3, proxied: true, faulty: true });
-}, 60_000);
+}, 120_000);
 afterAll(() => cluster?.stop());
 
 test(

@@ -17,7 +17,7 @@ const SEED = Number(process.env.SHIPMATE_CHAOS_SEED ?? 4242);
 let pair: TwoServers;
 beforeAll(async () => {
   pair = await TwoServers.start({ etcdNodes: 3, proxied: true, gcs: true, parallelThreads: 4 });
-}, 60_000);
+}, 120_000);
 afterAll(() => pair?.stop());
 
 test(

@@ -8,7 +8,7 @@ import { storeContract } from './store.contract.ts';
 let server: Azurite;
 beforeAll(async () => {
   server = await startAzurite();
-}, 60_000);
+}, 120_000);
 afterAll(() => server?.stop());
 
 storeContract('the Azure store on Azurite', async () => {

@@ -121,10 +121,10 @@ export class Pair {
   }
 
   hasRole = (node: string, role: Role) =>
-    until(`${node} is ${role}`, async () => (await this.twin(node))?.role === role, { withinMs: 10_000 });
+    until(`${node} is ${role}`, async () => (await this.twin(node))?.role === role, { withinMs: 30_000 });
 
   isReady = (node: string) =>
-    until(`${node} is ready`, async () => (await this.twin(node))?.ready, { withinMs: 10_000 });
+    until(`${node} is ready`, async () => (await this.twin(node))?.ready, { withinMs: 30_000 });
 
   async chain(): Promise<Read[]> {
     const archive = await readArchive(this.store, STREAM);
@@ -142,7 +142,7 @@ export class Pair {
         const last = this.log.segments.at(-1)!;
         return end?.kind === 'chunk' && end.to.incarnation === last.incarnation && end.to.offset === last.bytes.length;
       },
-      { withinMs: 10_000 },
+      { withinMs: 30_000 },
     );
 
   async openings(): Promise<string[]> {

@@ -69,4 +69,4 @@ test('limits are changed while the daemon runs, and refused with the reason and 
   expect(await link()).toBe(4 * MIB);
   await shipmate(configFile, 'limits', 'clear');
   await until('the config counts again', async () => (await link()) === 8 * MIB);
-}, 60_000);
+}, 120_000);

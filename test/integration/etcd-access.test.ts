@@ -11,7 +11,7 @@ import { cursorAt } from '../contract/coordination.contract.ts';
 import { makeCertificates } from '../helpers/certificates.ts';
 import { type Etcd, startEtcd } from '../helpers/etcd.ts';
 import { recordedLog } from '../helpers/recorded-log.ts';
-import { until } from '../helpers/wait.ts';
+import { until, withinLimit } from '../helpers/wait.ts';
 
 const never = new AbortController().signal;
 
@@ -185,7 +185,7 @@ describe('passwords', () => {
     for (let n = 0; n < 10; n++) await etcd.ctl('put', '/shipmate/any', 'thing');
     const beganMs = performance.now();
     await b.overview();
-    expect(performance.now() - beganMs).toBeLessThan(1_500);
+    withinLimit('the first call with a token of an older state', performance.now() - beganMs, 1_500);
   });
 
   test('given where etcd wants none, they do no harm', async () => {

@@ -103,7 +103,7 @@ describe('two daemons on the append-only files of a real Redis', () => {
       '2020-01-01T00:00:00Z',
     );
     expect(inBase).toMatchObject({ code: 1, stderr: expect.stringContaining('is not in the archive') });
-  }, 90_000);
+  }, 120_000);
 });
 
 test('a log that is rotated by renaming is restored in order, over kills of the only daemon', async () => {
@@ -167,4 +167,4 @@ test('a log that is rotated by renaming is restored in order, over kills of the 
     files.remove();
     await rm(dir, { recursive: true, force: true });
   }
-}, 60_000);
+}, 120_000);

@@ -166,7 +166,7 @@ describe('two servers in replication', () => {
       return Number(status!.Last_SQL_Errno) !== 0;
     });
     expect(await open(a).locate(shipping.head())).toMatchObject({ result: 'fork', allowed: false });
-  }, 60_000);
+  }, 120_000);
 
   test('an errant write on the replica is told, not shipped, and ends a term before it', async () => {
     const { a, b, shipping } = await begin();

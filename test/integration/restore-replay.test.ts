@@ -186,7 +186,7 @@ beforeAll(async () => {
   await write(a, 5, 'shipped');
   await ship(a);
   await write(a, 5, 'not shipped');
-  await until('the replica has all of domain 0', async () => (await rows(b, 'd0')) === 15, { withinMs: 10_000 });
+  await until('the replica has all of domain 0', async () => (await rows(b, 'd0')) === 15, { withinMs: 30_000 });
   await held.query('ROLLBACK');
   await held.end();
   await b.waitFor(await a.gtids());
@@ -216,7 +216,7 @@ beforeAll(async () => {
     return { result: 'fork', at, common: common!, allowed: true, reason: 'a test', evidence };
   });
   moments.atEnd = await momentOf(a);
-}, 90_000);
+}, 120_000);
 
 afterAll(async () => {
   await Promise.all(servers.map((server) => server.stop()));
@@ -253,14 +253,14 @@ describe('what three servers wrote, one after the other', () => {
     const args = ['restore', 'orders', '--to', to, '--replay', '--socket', c.socket, '--user', 'root', '-c', config];
     const killed = spawn(SHIPMATE, args, { stdio: 'ignore' });
     const gone = once(killed, 'exit');
-    await until('the replay waits for the row', () => waitsForRow(c), { withinMs: 10_000 });
+    await until('the replay waits for the row', () => waitsForRow(c), { withinMs: 30_000 });
     killed.kill('SIGKILL');
     await gone;
     const busy = await replayTo(c, to);
     expect(busy.stderr).toMatch(/another replay into this server is under way/);
     await held.query('ROLLBACK');
     await held.end();
-    await until('its client is gone', () => lockIsFree(c), { withinMs: 10_000 });
+    await until('its client is gone', () => lockIsFree(c), { withinMs: 30_000 });
 
     const { code, stderr } = await replayTo(c, to);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
@@ -277,7 +277,7 @@ describe('what three servers wrote, one after the other', () => {
     const errant = await replayTo(c, newTarget());
     expect(errant.code).toBe(1);
     expect(errant.stderr).toMatch(/transaction/);
-  }, 60_000);
+  }, 120_000);
 
   test('--until a GTID or a time, in the first run and in the second, by the commands that are printed', async () => {
     const d = await start(4);
@@ -304,7 +304,7 @@ describe('what three servers wrote, one after the other', () => {
       }),
     );
     expect(ends).toEqual([moments.inFirst.id, moments.inSecond.id]);
-  }, 60_000);
+  }, 120_000);
 
   test('a mariadb-backup of the loaded server, with its GTID position, comes to a later moment', async () => {
     const e = await start(5, [], backup.dataDir);
@@ -316,7 +316,7 @@ describe('what three servers wrote, one after the other', () => {
     const rest = await replayTo(e, newTarget(), '--from', backup.id);
     expect(rest.code).toBe(0);
     expect(await checksums(e, 'shop')).toEqual(moments.atEnd.sums);
-  }, 60_000);
+  }, 120_000);
 
   test('so does a dump of it, loaded without a trace in the new server’s own binlog', async () => {
     const f = await start(6);
@@ -326,7 +326,7 @@ describe('what three servers wrote, one after the other', () => {
     const { code, stderr } = await replayTo(f, newTarget(), '--from', dump.id, '--until', moments.inFirst.id);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(await checksums(f, 'shop')).toEqual(moments.inFirst.sums);
-  }, 60_000);
+  }, 120_000);
 
   test('by hand, with the script of docs/restore.md, gives the same files', async () => {
     const [to, byHand] = [newTarget(), newTarget()];
@@ -342,7 +342,7 @@ describe('what three servers wrote, one after the other', () => {
         expect(restored.equals(await readFile(join(directories[index]!, name)))).toBe(true);
       }
     }
-  }, 60_000);
+  }, 120_000);
 
   test('a position in the dead tail is refused; the tail itself can be read', async () => {
     const deadId = fork.common.id.replace(/^0-2-(\d+)/, (_, n) => `0-2-${Number(n) + 3}`);
@@ -360,7 +360,7 @@ describe('what three servers wrote, one after the other', () => {
     expect(stdout.match(/INSERT INTO shop.d\d \(note\) VALUES \('\w+'\)/g)).toEqual(
       Array(3).fill("INSERT INTO shop.d0 (note) VALUES ('dead')"),
     );
-  }, 60_000);
+  }, 120_000);
 });
 
 async function withoutLog(server: Mariadb, sql: string): Promise<void> {

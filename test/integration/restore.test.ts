@@ -134,7 +134,7 @@ beforeAll(async () => {
   await write(10);
   await ship('db-2');
   before = await readBinlogs(server.dataDir);
-}, 60_000);
+}, 120_000);
 
 afterAll(async () => {
   await server?.stop();

@@ -88,7 +88,7 @@ describe('prune beside daemons that ship', () => {
     expect(await run('ls', STREAM)).toMatchObject({ code: 0, stdout: expect.stringContaining('audit-1.log:0') });
     await shipped(2);
     for (const daemon of twins.daemons) await daemon.demandNoSurprise();
-  }, 90_000);
+  }, 120_000);
 
   test('with it, what is not asked for goes: over a prune that dies, and a take-over in the middle', async () => {
     await double.deny([]);
@@ -173,5 +173,5 @@ describe('prune beside daemons that ship', () => {
     const found = JSON.parse(await text(verifying().stdout!)).streams[0];
     expect(found).toMatchObject({ whole: true });
     expect(found.provenBefore).toBeGreaterThan(3);
-  }, 60_000);
+  }, 120_000);
 });

@@ -137,4 +137,4 @@ test('colour on a terminal that wants it, and nowhere else', async () => {
   expect(await escapes(onTerminal, { TERM: 'dumb' })).toBe(false);
   expect(await escapes(status, { TERM: 'xterm-256color' })).toBe(false);
   expect(await escapes(status, { TERM: 'xterm-256color', FORCE_COLOR: '1' })).toBe(true);
-}, 60_000);
+}, 120_000);

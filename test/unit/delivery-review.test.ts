@@ -19,7 +19,7 @@ const signal = new AbortController().signal;
 
 const isDiverged = (running: Running) =>
   until('it has diverged', () => running.copier.status.state === 'diverged', {
-    withinMs: 5_000,
+    withinMs: 30_000,
     describe: () => text(running),
   });
 
@@ -129,7 +129,7 @@ describe('a promotion', () => {
     const late = new Running(primary, slow);
     await until('it was promoted', () => now);
     await until('the late copier has ended', () => late.copier.status.state === 'diverged', {
-      withinMs: 5_000,
+      withinMs: 30_000,
       describe: () => text(late),
     });
     await late.stop();
@@ -256,7 +256,7 @@ describe('ack: 2', () => {
     await pair.hasRole('a', 'master');
     const b = pair.start('b', { plan: { primary: 'main', copies: ['nas'], ack: 2 }, stores });
     await pair.isReady('b');
-    await until('b says so', () => b.shipper.notReady().some((line) => line.includes('ack: 2')), { withinMs: 10_000 });
+    await until('b says so', () => b.shipper.notReady().some((line) => line.includes('ack: 2')), { withinMs: 30_000 });
     expect((await pair.twin('b'))?.ready).toBe(true);
   });
 });

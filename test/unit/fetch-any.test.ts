@@ -211,4 +211,4 @@ test('after any history a recovery by fetch alone ends where the archive does, o
     }),
     { numRuns: 12 },
   );
-}, 30_000);
+}, 120_000);

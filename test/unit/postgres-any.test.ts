@@ -195,4 +195,4 @@ test('over any tree of timelines no twin takes the archive where it must not, no
     }),
     { numRuns: 40 },
   );
-}, 60_000);
+}, 120_000);

@@ -389,4 +389,4 @@ test('after any history each commit of the living one can be recovered to, by it
     }),
     { numRuns: 4 },
   );
-}, 60_000);
+}, 120_000);

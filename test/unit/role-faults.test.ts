@@ -48,7 +48,7 @@ describe('what fails beside the archive', () => {
     await pair.hasRole('a', 'master');
     pair.start('b', { coordination });
     await pair.isReady('b');
-    await until('the watch is begun again', () => watches > 1, { withinMs: 5_000 });
+    await until('the watch is begun again', () => watches > 1, { withinMs: 30_000 });
   });
 
   test('a watch of the requests that fails is begun again', async () => {
@@ -80,9 +80,9 @@ describe('what fails beside the archive', () => {
     const b = pair.start('b');
     await pair.isReady('b');
     b.client.cutOff();
-    await until('b tells of it', () => b.shipper.notReady().length > 0, { withinMs: 5_000 });
+    await until('b tells of it', () => b.shipper.notReady().length > 0, { withinMs: 30_000 });
     b.client.heal();
-    await until('b has no trouble any more', () => b.shipper.notReady().length === 0, { withinMs: 5_000 });
+    await until('b has no trouble any more', () => b.shipper.notReady().length === 0, { withinMs: 30_000 });
   });
 
   test('what ended one reign is no trouble any more in the next', async () => {
@@ -99,7 +99,7 @@ describe('what fails beside the archive', () => {
         },
       },
     });
-    await until('a met the failure', () => ends > 2, { withinMs: 5_000 });
+    await until('a met the failure', () => ends > 2, { withinMs: 30_000 });
     await pair.hasRole('a', 'master');
     await pair.shipped();
     expect(a.shipper.notReady()).toEqual([]);
@@ -226,7 +226,9 @@ describe('taking over', () => {
     hasIt = false;
     a.client.cutOff();
     pair.hub.expire('a');
-    await until('b has given up', async () => (await pair.twin('b'))?.reason.startsWith('behind'), { withinMs: 5_000 });
+    await until('b has given up', async () => (await pair.twin('b'))?.reason.startsWith('behind'), {
+      withinMs: 30_000,
+    });
     pair.log.append();
     await pair.shipped();
     expect(await pair.openings()).toEqual(['a: start']);
