@@ -6,10 +6,16 @@ import { findEnd } from './archive/walk.ts';
 import { fingerprintOf } from './codec/age-keys.ts';
 import type { Config, StreamConfig } from './config.ts';
 import type { Coordination } from './coordination/coordination.ts';
+import { bytesText, countText } from './core/format.ts';
+import type { Result } from './core/header.ts';
 import { placeText } from './core/keys.ts';
 import { changeText, inForce } from './core/limits.ts';
+import type { Position } from './core/position.ts';
 import { messageOf, ShipmateError } from './errors.ts';
 import { hostZone } from './host-zone.ts';
+import { inspectEndpoints } from './inspect/etcd.ts';
+import { inspectHost } from './inspect/host.ts';
+import { certificateFindings, inspectTwins } from './inspect/twins.ts';
 import { createLog } from './log.ts';
 import { copiesOf } from './ship/primary.ts';
 import type { Finding, LogSource } from './source/source.ts';
@@ -21,9 +27,6 @@ export interface About extends Finding {
   readonly about: string;
 }
 
-/** Twins whose clocks differ by more write times into the archive that contradict each other. */
-const CLOCK_MS = 2_000;
-
 /** What takes longer hangs: a mount whose server is gone ends by nothing. */
 const ANSWER_MS = 60_000;
 
@@ -33,16 +36,30 @@ export async function inspect(config: Config): Promise<About[]> {
   const coordination = await openCoordination(config, log);
   try {
     const streams = Object.values(config.streams);
-    const primaries = new Map<StreamConfig, string>();
-    for (const stream of streams) primaries.set(stream, await primaryNow(config, stream, coordination));
+    const chosen = new Map(
+      await Promise.all(
+        streams.map(async (stream) => {
+          // Where etcd can't be asked, which is a finding of its own, the config's.
+          const primary = await primaryOf(config, stream, coordination).catch(() => null);
+          return [stream, primary] as const;
+        }),
+      ),
+    );
+    const primaries = new Map(streams.map((stream) => [stream, chosen.get(stream)?.store ?? stream.plan.primary]));
     const stores = new Map(
       [...primaries].flatMap(([{ plan, name }, primary]) =>
         [primary, ...plan.copies].map((store): [string, string] => [store, name]),
       ),
     );
+    const { kind } = coordination;
     const findings = [
-      about('config', async () => [{ level: 'ok', message: `${streams.length} stream(s), node ${config.node}` }]),
-      about(coordination.kind, () => inspectTwins(coordination, config)),
+      about('config', async () => [
+        { level: 'ok', message: `${countText(streams.length, 'stream')}, node ${config.node}` },
+      ]),
+      about('host', () => inspectHost(config)),
+      about(kind, () => inspectTwins(coordination, config, chosen)),
+      about(kind, async () => certificateFindings(await coordination.certificates(), Date.now())),
+      about(kind, async () => (config.coordination.kind === 'etcd' ? inspectEndpoints(config.coordination) : [])),
       about('limits', () => inspectLimits(coordination, config)),
       ...[...stores].map(([name, stream]) => about(`store ${name}`, () => inspectStore(config, name, stream))),
       ...[...primaries].flatMap(([{ name, plan }, primary]) =>
@@ -63,18 +80,23 @@ export async function inspect(config: Config): Promise<About[]> {
         }
       }),
     ];
-    return (await Promise.all(findings)).flat();
+    return toldOnce((await Promise.all(findings)).flat());
   } finally {
     await coordination.close();
   }
 }
 
-/** Where etcd can't be asked, which is a finding of its own, the config's. */
-const primaryNow = (config: Config, stream: StreamConfig, coordination: Coordination): Promise<string> =>
-  primaryOf(config, stream, coordination).then(
-    ({ store }) => store,
-    () => stream.plan.primary,
-  );
+/** What stands in the way of several subjects, such as a store that is away, is told of the first. */
+function toldOnce(findings: readonly About[]): About[] {
+  const told = new Set<string>();
+  return findings.filter(({ about: subject, level, message }) => {
+    if (level === 'ok') return true;
+    const cause = /^(store |etcd )/.test(message) ? message : `${subject}: ${message}`;
+    if (told.has(cause)) return false;
+    told.add(cause);
+    return true;
+  });
+}
 
 function inspectPlan({ name, plan }: StreamConfig, primary: string): Finding[] {
   if (primary === plan.primary) return [];
@@ -91,27 +113,17 @@ async function about(subject: string, look: () => Promise<Finding[]>): Promise<A
   try {
     return (await within(ANSWER_MS, look())).map((finding) => ({ about: subject, ...finding }));
   } catch (error) {
-    const hint = error instanceof ShipmateError ? error.hint : undefined;
-    const message = messageOf(error).replace(`${subject}: `, '');
-    return [{ about: subject, level: 'error', message, ...(hint !== undefined && { hint }) }];
+    return failed(error).map((finding) => ({
+      about: subject,
+      ...finding,
+      message: finding.message.replace(`${subject}: `, ''),
+    }));
   }
 }
 
-async function inspectTwins(coordination: Coordination, { node }: Config): Promise<Finding[]> {
-  const { twins } = await coordination.overview();
-  const findings: Finding[] = [
-    { level: 'ok', message: `answers; daemons alive: ${twins.map((twin) => twin.node).join(', ') || 'none'}` },
-  ];
-  for (const twin of twins.filter((other) => other.node !== node)) {
-    const aheadMs = Date.parse(twin.time) - Date.now();
-    if (Math.abs(aheadMs) < CLOCK_MS) continue;
-    findings.push({
-      level: 'warning',
-      message: `the clock of ${twin.node} differs from this one by ${(aheadMs / 1000).toFixed(1)} s`,
-      hint: 'synchronise both with NTP: restore by time goes by them',
-    });
-  }
-  return findings;
+function failed(error: unknown): Finding[] {
+  const hint = error instanceof ShipmateError ? error.hint : undefined;
+  return [{ level: 'error', message: messageOf(error), ...(hint !== undefined && { hint }) }];
 }
 
 /** What a daemon with this config goes by now; nothing where nothing is limited. */
@@ -139,11 +151,21 @@ async function inspectCreating(config: Config, name: string, stream: string): Pr
   );
   const capacity = await store.capacity();
   const room = capacity ? `; ${(capacity.freeBytes / 2 ** 30).toFixed(1)} GiB free` : '';
+  const isNearlyFull = capacity !== null && capacity.freeBytes < LITTLE_ROOM_BYTES;
   return [
     { level: 'ok', message: `creates an object only where its name is free${room}` },
+    ...(isNearlyFull ? [nearlyFull(capacity.freeBytes)] : []),
     ...(isPruned ? [inspectDeleting(refusal)] : []),
   ];
 }
+
+const LITTLE_ROOM_BYTES = 2 ** 30;
+
+const nearlyFull = (freeBytes: number): Finding => ({
+  level: 'warning',
+  message: `only ${bytesText(freeBytes)} are free: when it is full nothing is shipped, and the database keeps its log`,
+  hint: 'make room, or let "shipmate prune" delete what need not be kept: see docs/retention.md',
+});
 
 /** The daemon deletes nothing, and is safer without the right: it is no fault that it lacks what `prune` needs. */
 function inspectDeleting(refusal: unknown): Finding {
@@ -178,24 +200,40 @@ function inspectRecipients(stream: StreamConfig): Finding[] {
   return [names.length > 1 ? { level: 'ok', message } : { level: 'warning', message: `${message} alone`, hint }];
 }
 
+/** The source by itself, whatever becomes of the store, and how it goes on from the archive's end. */
 async function inspectStream(
   config: Config,
   stream: StreamConfig,
-  { source, coordination, primary }: { source: LogSource; coordination: Coordination; primary: string },
+  means: { source: LogSource; coordination: Coordination; primary: string },
 ): Promise<Finding[]> {
-  const { name } = stream;
+  let at: Position | undefined;
+  const findings = await aboutArchive(config, stream, { ...means, onLocated: (place) => (at = place) }).catch(failed);
+  return [...(await means.source.inspect(at)), ...findings];
+}
+
+async function aboutArchive(
+  config: Config,
+  { name }: StreamConfig,
+  {
+    source,
+    coordination,
+    primary,
+    onLocated,
+  }: {
+    source: LogSource;
+    coordination: Coordination;
+    primary: string;
+    onLocated: (at: Position) => void;
+  },
+): Promise<Finding[]> {
   const found = await readArchive(await openStore(config, primary), name);
   if (found === null) {
-    return [
-      ...(await source.inspect()),
-      { level: 'ok', message: `no archive in store ${primary} yet: "shipmate run --init" creates it` },
-    ];
+    return [{ level: 'ok', message: `no archive in store ${primary} yet: "shipmate run --init" creates it` }];
   }
   const archive = { ...found, secret: secretOf(config, name, coordination) };
-  const known = await coordination.archives.load(name);
+  const known = await coordination.archives.load(name).catch(() => null); // told of etcd
   if (known !== null && known.id !== archive.info.archive) {
     return [
-      ...(await source.inspect()),
       {
         level: 'error',
         message: `store ${primary} holds archive ${archive.info.archive}, but the twins know ${known.id}`,
@@ -204,8 +242,16 @@ async function inspectStream(
     ];
   }
   const { result, at, allowed, reason } = await source.locate(await headOf(archive, await findEnd(archive, null)));
-  return [
-    ...(await source.inspect(at ?? undefined)),
-    { level: allowed ? 'ok' : 'error', message: `this twin against the archive's end: ${result}: ${reason}` },
-  ];
+  if (at) onLocated(at);
+  const message = `this twin against the archive's end: ${result}: ${reason}`;
+  if (allowed) return [{ level: 'ok', message }];
+  const hint = WAYS_ON[result]?.replace('STREAM', name);
+  return [{ level: result === 'behind' ? 'warning' : 'error', message, ...(hint !== undefined && { hint }) }];
 }
+
+/** What an operator can do where a twin could not take over. */
+const WAYS_ON: Readonly<Partial<Record<Result, string>>> = {
+  behind: 'wait until this server has caught up: until then this twin could not take over',
+  gap: 'let a twin lead whose server still has the bytes ("shipmate status"); where none has them: shipmate accept-gap STREAM',
+  fork: 'find out which server is the living one; if it is this one: shipmate accept-fork STREAM',
+};

@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Server } from 'node:net';
 import { type Log, redact } from '../core/log.ts';
 import type { StatusReport } from '../core/status.ts';
 import { codeOf, messageOf, ShipmateError } from '../errors.ts';
@@ -65,10 +65,7 @@ export async function startAdmin({ host, port, view, log }: AdminOptions): Promi
       })
       .then((reply) => send(reply, request, response));
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (error) => reject(cannotListen(error, host, port)));
-    server.listen({ host, port }, resolve);
-  });
+  await listen(server, { host, port });
   server.on('error', (error) => log.warn('the HTTP server failed', { error }));
   return {
     url: urlOf(server.address(), host),
@@ -79,6 +76,14 @@ export async function startAdmin({ host, port, view, log }: AdminOptions): Promi
       });
     },
   };
+}
+
+/** Throws a fatal ShipmateError that says how the address is to be corrected. */
+export function listen(server: Server, { host, port }: Pick<AdminOptions, 'host' | 'port'>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => reject(cannotListen(error, host, port)));
+    server.listen({ host, port }, resolve);
+  });
 }
 
 function urlOf(address: AddressInfo | string | null, host: string): string {

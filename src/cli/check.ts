@@ -59,6 +59,6 @@ function findingLines({ level, message, hint }: About, options: { width: number;
   const { style, text } = MARKS[level];
   const [first, rest] = [`  ${text}`, ' '.repeat(2 + text.length)];
   const [line = '', ...lines] = wrap(message, { ...options, first, rest });
-  const hints = hint === undefined ? [] : wrap(hint, { ...options, first: `${rest}→ `, rest: `${rest}  ` });
+  const hints = hint === undefined ? [] : wrap(hint, { ...options, first: `${rest}→`, rest: `${rest}  ` });
   return [`  ${styled(style, text, options)}${line.slice(first.length)}`, ...lines, ...hints];
 }

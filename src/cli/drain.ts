@@ -1,10 +1,10 @@
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
+import { adminUrl } from '../admin-url.ts';
 import type { Config } from '../config.ts';
 import type { StatusReport } from '../core/status.ts';
 import { messageOf, ShipmateError } from '../errors.ts';
-import { adminUrl } from './admin-url.ts';
 import { readConfig } from './config-file.ts';
 import { addHelp } from './help.ts';
 import { parseSeconds } from './seconds.ts';

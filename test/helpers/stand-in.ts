@@ -13,6 +13,7 @@ export class StandIn {
   readonly asked: OperatorRequest[] = [];
   readonly coordination: Coordination;
   readonly #leaving = new AbortController();
+  #telling: NodeJS.Timeout | undefined;
 
   static async start(
     { cluster, node, endpoints }: StandInOptions,
@@ -32,7 +33,7 @@ export class StandIn {
     this.coordination = coordination;
   }
 
-  publish(state: Partial<TwinStream>): Promise<void> {
+  publish(state: Partial<TwinStream>, at = new Date()): Promise<void> {
     const stream: TwinStream = {
       name: 'orders',
       role: 'standby',
@@ -43,8 +44,20 @@ export class StandIn {
       config: 'c',
       ...state,
     };
-    const time = new Date().toISOString();
+    const time = at.toISOString();
     return this.coordination.twins.publish({ node: this.node, version: '1', format: 1, time, streams: [stream] });
+  }
+
+  /** Tells it again and again, as daemons do, by a clock that is `aheadMs` ahead. */
+  async keepPublishing(state: Partial<TwinStream>, { aheadMs = 0 } = {}): Promise<void> {
+    const tell = () => this.publish(state, new Date(Date.now() + aheadMs));
+    this.stopPublishing();
+    await tell();
+    this.#telling = setInterval(() => tell().catch(() => {}), 500);
+  }
+
+  stopPublishing(): void {
+    clearInterval(this.#telling);
   }
 
   /** Leads the stream, and saves a cursor. */
@@ -57,6 +70,7 @@ export class StandIn {
   }
 
   async leave(): Promise<void> {
+    this.stopPublishing();
     this.#leaving.abort(new Error('the test is over'));
     await this.coordination.close();
   }

@@ -16,7 +16,6 @@ let dir: string;
 let etcd: Etcd;
 let master: StandIn;
 let standby: StandIn;
-let beating: NodeJS.Timeout;
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'shipmate-terminal-'));
   etcd = await startEtcd();
@@ -24,9 +23,7 @@ beforeAll(async () => {
   master = await StandIn.start({ ...twin, node: 'db-1' });
   await master.lead();
   standby = await StandIn.start({ ...twin, node: 'db-2' }, { ready: false, reason: GAP });
-  beating = setInterval(() => {
-    master.publish({ role: 'master', reason: 'master' }).catch(() => {});
-  }, 500);
+  await master.keepPublishing({ role: 'master', reason: 'master' });
   const config = {
     cluster: 'acme',
     coordination: { etcd: { endpoints: etcd.endpoints } },
@@ -36,7 +33,6 @@ beforeAll(async () => {
   await writeFile(join(dir, 'shipmate.yaml'), stringify(config));
 });
 afterAll(async () => {
-  clearInterval(beating);
   await tmux('kill-server').catch(() => {});
   await Promise.all([master, standby].map((daemon) => daemon?.leave()));
   await etcd?.stop();

@@ -148,7 +148,8 @@ export class Client {
   }
 }
 
-async function readTls(paths: TlsPaths | null): Promise<TlsFiles | null> {
+/** Throws a ShipmateError for a file that can't be read. */
+export async function readTls(paths: TlsPaths | null): Promise<TlsFiles | null> {
   if (paths === null) return null;
   const entries = Object.entries(paths).map(async ([name, path]) => {
     try {

@@ -1,5 +1,5 @@
-import type { Config } from '../config.ts';
-import { UsageError } from '../errors.ts';
+import type { Config } from './config.ts';
+import { UsageError } from './errors.ts';
 
 /** Where the daemon of this host is asked: `http://127.0.0.1:9187`. Throws UsageError where the config does not say. */
 export function adminUrl({ admin }: Config): string {
