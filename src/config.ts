@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { interpolate, missingProblem, withoutMissing } from './config/environment.ts';
 import { type Path, type Problem, problemsOf, YamlText } from './config/problems.ts';
+import { fixedProblems } from './config/reload.ts';
 import {
   type ClassName,
   type ConfigFile,
@@ -15,6 +16,7 @@ import {
   type SourceConfig,
   type StoreConfig,
 } from './config/schema.ts';
+import type { LogLevel } from './core/log.ts';
 import { nearestHint } from './core/nearest.ts';
 import { codeOf, messageOf, UsageError } from './errors.ts';
 
@@ -77,6 +79,7 @@ export interface Config {
   readonly limits: LimitsConfig | null;
   /** Where HTTP listens; null: nowhere. Port 0 is any free one. */
   readonly admin: { readonly host: string; readonly port: number } | null;
+  readonly logLevel: LogLevel;
 }
 
 export interface ReadOptions {
@@ -86,6 +89,8 @@ export interface ReadOptions {
    * one store, or etcd alone. Reading such a part throws UsageError.
    */
   readonly lazy?: boolean;
+  /** The config of a daemon that is to go on with this one: what can't change under it is refused. */
+  readonly running?: Config;
 }
 
 export type { ClassName, EtcdConfig, SourceConfig, StoreConfig } from './config/schema.ts';
@@ -121,7 +126,7 @@ async function textOf(file: string): Promise<string> {
 /** `file` is for messages only. Throws UsageError. */
 export function parseConfig(
   text: string,
-  { file, environment = process.env, lazy = false }: ReadOptions & { readonly file: string },
+  { file, environment = process.env, lazy = false, running }: ReadOptions & { readonly file: string },
 ): Config {
   const yaml = new YamlText(text, file);
   const { value, missing, problems } = interpolate(yaml.value(), environment);
@@ -136,6 +141,7 @@ export function parseConfig(
   if (!parsed.success) throw yaml.error(problemsOf(parsed.error.issues));
   refuse([...danglingNames(parsed.data), ...samePlaces(parsed.data), ...sharedSlots(parsed.data)]);
   const config = toConfig(parsed.data);
+  if (running) refuse(fixedProblems(running, config));
   parts.guard(config);
   return config;
 }
@@ -219,6 +225,7 @@ function toConfig(file: ConfigFile): Config {
     streams: Object.fromEntries(streams),
     limits: file.limits ?? null,
     admin: typeof file.admin === 'object' ? file.admin.listen : null,
+    logLevel: file.log.level,
   };
 }
 

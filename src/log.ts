@@ -1,48 +1,66 @@
 import { styleText } from 'node:util';
 import winston from 'winston';
-import { type Log, type LogFields, type LogLevel, redact } from './core/log.ts';
+import { LOG_LEVELS, type Log, type LogFields, type LogLevel, redact } from './core/log.ts';
 import { isError, UsageError } from './errors.ts';
+import { priorityPrefix, stderrIsJournal } from './journal.ts';
 
-const LEVELS: readonly LogLevel[] = ['debug', 'info', 'warn', 'error'];
+/** JSON lines; readable lines; the same for systemd's journal, which has the time already. */
+const STYLES = ['json', 'text', 'journal'] as const;
+export type LogStyle = (typeof STYLES)[number];
 const SECRET_FIELD = /password|secret|token|credential/i;
 
 export interface LogOptions {
   /** Fields of every line. */
   readonly node: string;
   readonly level?: LogLevel;
-  /** One readable line an entry instead of JSON; by default where `out` is a terminal. */
-  readonly pretty?: boolean;
+  readonly style?: LogStyle;
   readonly out?: NodeJS.WritableStream & { isTTY?: boolean };
 }
 
 export interface NodeLog extends Log {
   /** The same log with more fields on every line: `log.child({ stream: 'orders' })`. */
   child(fields: LogFields): NodeLog;
+  /** From now on, of all logs that have come from this one, and of what this one came from. */
+  setLevel(level: LogLevel): void;
 }
 
-/** The level that SHIPMATE_LOG_LEVEL asks for: `info` without it. */
-export function logLevel(environment: NodeJS.ProcessEnv = process.env): LogLevel {
-  const asked = environment.SHIPMATE_LOG_LEVEL || 'info';
-  const level = LEVELS.find((known) => known === asked);
-  if (!level) throw new UsageError(`SHIPMATE_LOG_LEVEL is "${asked}"`, `it is one of ${LEVELS.join(', ')}`);
-  return level;
+/** The level that SHIPMATE_LOG_LEVEL asks for, and without it the config. */
+export function logLevel(environment: NodeJS.ProcessEnv = process.env, configured: LogLevel = 'info'): LogLevel {
+  return oneOf(LOG_LEVELS, 'SHIPMATE_LOG_LEVEL', environment) ?? configured;
 }
 
-/** The daemon's log on stderr: JSON lines, or pretty ones on a terminal. Passwords in URLs never reach it. */
+/** The style that SHIPMATE_LOG_FORMAT asks for, and without it what suits the reader. */
+export function logStyle(isTerminal: boolean, environment: NodeJS.ProcessEnv = process.env): LogStyle {
+  const asked = oneOf(STYLES, 'SHIPMATE_LOG_FORMAT', environment);
+  return asked ?? (stderrIsJournal(environment) ? 'journal' : isTerminal ? 'text' : 'json');
+}
+
+function oneOf<T extends string>(known: readonly T[], name: string, environment: NodeJS.ProcessEnv): T | null {
+  const asked = environment[name];
+  if (!asked) return null;
+  const found = known.find((one) => one === asked);
+  if (!found) throw new UsageError(`${name} is "${asked}"`, `it is one of ${known.join(', ')}`);
+  return found;
+}
+
+/** The daemon's log on stderr. Passwords in URLs never reach it. */
 export function createLog({
   node,
   level = logLevel(),
   out = process.stderr,
-  pretty = out.isTTY ?? false,
+  style = logStyle(out.isTTY ?? false),
 }: LogOptions): NodeLog {
-  const withStacks = level === 'debug';
   const logger = winston.createLogger({
     level,
     levels: { error: 0, warn: 1, info: 2, debug: 3 },
     format: winston.format.printf((entry) => {
-      const fields = plainFields(entry.fields, withStacks);
-      const line = { level: entry.level, message: redact(String(entry.message)), fields };
-      return pretty ? prettyLine(line, out) : jsonLine(line);
+      const line = {
+        level: LOG_LEVELS.find((known) => known === entry.level) ?? 'info',
+        message: redact(String(entry.message)),
+        fields: plainFields(entry.fields, logger.level === 'debug'),
+      };
+      if (style === 'json') return jsonLine(line);
+      return style === 'text' ? textLine(line, out) : journalLine(line);
     }),
     transports: [new winston.transports.Stream({ stream: out, eol: '\n' })],
   });
@@ -57,15 +75,18 @@ export function createLog({
       warn: write('warn'),
       error: write('error'),
       child: (fields) => childOf({ ...common, ...fields }),
+      setLevel(next) {
+        logger.level = next;
+      },
     };
   };
   return childOf({ node });
 }
 
 interface Line {
-  level: string;
-  message: string;
-  fields: Record<string, unknown>;
+  readonly level: LogLevel;
+  readonly message: string;
+  readonly fields: Record<string, unknown>;
 }
 
 function jsonLine({ level, message, fields }: Line): string {
@@ -75,24 +96,33 @@ function jsonLine({ level, message, fields }: Line): string {
 
 const COLOURS = { debug: 'gray', info: 'green', warn: 'yellow', error: 'red' } as const;
 
-function prettyLine(
-  { level, message, fields: { node: _, stream, ...rest } }: Line,
-  out: NodeJS.WritableStream,
-): string {
+function textLine({ level, message, fields }: Line, out: NodeJS.WritableStream): string {
   const paint = (style: Parameters<typeof styleText>[0], text: string) => styleText(style, text, { stream: out });
-  const colour = LEVELS.find((known) => known === level) ?? 'info';
   const time = paint('gray', new Date().toISOString().slice(11, 23));
+  const { stream, facts } = wordsOf(fields);
+  return [
+    time,
+    paint(COLOURS[level], level.padEnd(5)),
+    ...(stream === '' ? [] : [paint('bold', stream)]),
+    oneLine(message),
+    ...(facts === '' ? [] : [paint('gray', facts)]),
+  ].join(' ');
+}
+
+function journalLine({ level, message, fields }: Line): string {
+  const { stream, facts } = wordsOf(fields);
+  return `${priorityPrefix(level)}${[stream && `${stream}:`, oneLine(message), facts].filter(Boolean).join(' ')}`;
+}
+
+/** `reason="same bytes" term=3`; where there is only one daemon, its node says nothing. */
+function wordsOf({ node: _, stream, ...rest }: Record<string, unknown>): { stream: string; facts: string } {
   const facts = Object.entries(rest).map(([name, value]) => {
     return `${name}=${typeof value === 'string' && !/[\s"=]/.test(value) ? value : JSON.stringify(value)}`;
   });
-  return [
-    time,
-    paint(COLOURS[colour], level.padEnd(5)),
-    ...(stream === undefined ? [] : [paint('bold', String(stream))]),
-    message,
-    ...(facts.length > 0 ? [paint('gray', facts.join(' '))] : []),
-  ].join(' ');
+  return { stream: stream === undefined ? '' : String(stream), facts: facts.join(' ') };
 }
+
+const oneLine = (text: string) => text.replace(/\s*[\r\n]+\s*/g, ' ');
 
 /** Fields as JSON holds them: errors opened, big integers as text, secrets gone. */
 function plainFields(fields: unknown, withStacks: boolean): Record<string, unknown> {

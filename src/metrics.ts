@@ -69,6 +69,8 @@ export class Metrics {
   readonly #reachable: Gauge;
   readonly #leaseRemaining: Gauge;
   readonly #certificates: Gauge;
+  readonly #reloadSuccessful: Gauge;
+  readonly #reloadSuccess: Gauge;
   readonly bandwidth: BandwidthMetrics;
 
   /** A stream's numbers carry the cluster's name: two clusters with a stream `orders` are not to be taken for one. */
@@ -99,6 +101,17 @@ export class Metrics {
       labelNames: ['certificate'],
       registers,
     });
+    this.#reloadSuccessful = new Gauge({
+      name: 'shipmate_config_last_reload_successful',
+      help: 'Whether the config was taken over when it was last read: 0 while an older one is in force.',
+      registers,
+    });
+    this.#reloadSuccess = new Gauge({
+      name: 'shipmate_config_last_reload_success_timestamp_seconds',
+      help: 'When the config that is in force was read.',
+      registers,
+    });
+    this.reloaded(true);
     this.bandwidth = bandwidthMetrics(registers);
     this.#streams = streamCollectors([this.#ofStreams]);
   }
@@ -106,6 +119,12 @@ export class Metrics {
   coordination({ reachable, leaseRemainingMs }: { reachable: boolean; leaseRemainingMs: number | null }): void {
     this.#reachable.set(reachable ? 1 : 0);
     setOrRemove(this.#leaseRemaining, {}, leaseRemainingMs === null ? null : leaseRemainingMs / 1000);
+  }
+
+  /** The config was read: taken over, or refused. */
+  reloaded(successfully: boolean): void {
+    this.#reloadSuccessful.set(successfully ? 1 : 0);
+    if (successfully) this.#reloadSuccess.setToCurrentTime();
   }
 
   /** By what they are in the config, `ca` and `cert`, to when they expire, milliseconds since 1970. */

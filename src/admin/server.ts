@@ -9,6 +9,8 @@ import { statusPage } from './page.ts';
 export interface AdminView {
   /** In Prometheus' text format. */
   metrics(): Promise<string>;
+  /** Names of streams that only a new start of the daemon helps. */
+  stuck(): readonly string[];
   /** Whether the role of every stream is known, and source and store can be reached; else why not. */
   ready(): Readiness;
   status(): Promise<StatusReport>;
@@ -117,7 +119,7 @@ async function answer({ method, url = '/' }: IncomingMessage, view: AdminView): 
 
 const ROUTES = new Map<string, (view: AdminView) => Promise<Reply> | Reply>([
   ['/', async (view) => html(statusPage(await view.status(), view.ready()))],
-  ['/healthz', () => text(200, 'ok\n')],
+  ['/healthz', (view) => health(view.stuck())],
   ['/readyz', (view) => readiness(view.ready())],
   ['/api/v1/status', async (view) => json(200, await view.status())],
   ['/metrics', async (view) => metrics(await view.metrics())],
@@ -139,6 +141,8 @@ function routeOfStream(path: string, query: URLSearchParams): ((view: AdminView)
   };
 }
 
+const health = (stuck: readonly string[]) =>
+  stuck.length === 0 ? text(200, 'ok\n') : text(503, `stuck: ${stuck.join(', ')}\n`);
 const readiness = ({ ok, reasons }: Readiness) => json(ok ? 200 : 503, { ok, reasons: reasons.map(redact) });
 const metrics = (body: string): Reply => ({ status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body });
 const text = (status: number, body: string): Reply => ({ status, type: 'text/plain; charset=utf-8', body });

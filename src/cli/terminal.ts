@@ -2,14 +2,17 @@ import { createInterface } from 'node:readline/promises';
 import { inspect } from 'node:util';
 import { redact } from '../core/log.ts';
 import { messageOf, ShipmateError, UsageError } from '../errors.ts';
+import { priorityPrefix, stderrIsJournal } from '../journal.ts';
 
 const oneLine = (text: string) => text.replace(/\s*[\r\n]+\s*/g, ' ').trim();
 
 /** On stderr: `error: …`, then `hint: …`, a line each; with SHIPMATE_LOG_LEVEL=debug also where it came from. */
 export function tellError(error: unknown): void {
   const hint = error instanceof ShipmateError ? error.hint : undefined;
-  process.stderr.write(`error: ${redact(oneLine(messageOf(error)))}\n`);
-  process.stderr.write(`hint: ${redact(oneLine(hint ?? 'SHIPMATE_LOG_LEVEL=debug prints where this comes from'))}\n`);
+  const prefix = stderrIsJournal() ? priorityPrefix('error') : '';
+  const say = (word: string, text: string) => process.stderr.write(`${prefix}${word}: ${redact(oneLine(text))}\n`);
+  say('error', messageOf(error));
+  say('hint', hint ?? 'SHIPMATE_LOG_LEVEL=debug prints where this comes from');
   if (process.env.SHIPMATE_LOG_LEVEL === 'debug') process.stderr.write(`${redact(inspect(error))}\n`);
 }
 

@@ -15,6 +15,8 @@ export interface Block {
 export interface BlockPool {
   /** A block, as soon as there is one; first come, first served. Aborting leaves the queue (throws the signal's reason). */
   acquire(signal: AbortSignal): Promise<Block>;
+  /** Makes room for more, or for larger blocks; never takes any away. */
+  grow(to: BlockPoolOptions): void;
   /** Blocks that are out now, and callers that wait for one. */
   readonly usage: { readonly blocks: number; readonly waiting: number };
 }
@@ -25,9 +27,10 @@ export interface BlockPoolOptions {
   readonly maxBytes: number;
 }
 
-export function openBlockPool({ blockBytes, maxBytes }: BlockPoolOptions): BlockPool {
-  const maxBlocks = Math.floor(maxBytes / blockBytes);
-  if (!(maxBlocks >= 1)) throw new RangeError(`no block of ${blockBytes} bytes fits into ${maxBytes}`);
+export function openBlockPool(options: BlockPoolOptions): BlockPool {
+  let { blockBytes } = options;
+  let maxBlocks = Math.floor(options.maxBytes / blockBytes);
+  if (!(maxBlocks >= 1)) throw new RangeError(`no block of ${blockBytes} bytes fits into ${options.maxBytes}`);
   const free: ArrayBuffer[] = [];
   const waiting = new Set<(memory: ArrayBuffer) => void>();
   let out = 0;
@@ -38,7 +41,9 @@ export function openBlockPool({ blockBytes, maxBytes }: BlockPoolOptions): Block
       if (!lent) return;
       lent = false;
       const { buffer } = block.bytes;
-      const memory = buffer.detached ? new ArrayBuffer(blockBytes) : buffer; // it was lost with an encoder's thread
+      // It was lost with an encoder's thread, or is of a size that has been outgrown.
+      const isOfUse = !buffer.detached && buffer.byteLength === blockBytes;
+      const memory = isOfUse ? buffer : new ArrayBuffer(blockBytes);
       const [next] = waiting;
       if (next) {
         waiting.delete(next);
@@ -69,9 +74,20 @@ export function openBlockPool({ blockBytes, maxBytes }: BlockPoolOptions): Block
   return {
     async acquire(signal) {
       if (signal.aborted) throw abortReason(signal);
-      if (out === maxBlocks) return lend(await wait(signal));
+      if (out >= maxBlocks) return lend(await wait(signal));
       out++;
       return lend(free.pop() ?? new ArrayBuffer(blockBytes));
+    },
+    grow(to) {
+      if (to.blockBytes > blockBytes) free.length = 0;
+      blockBytes = Math.max(blockBytes, to.blockBytes);
+      maxBlocks = Math.max(maxBlocks, Math.floor(to.maxBytes / blockBytes));
+      for (const serve of waiting) {
+        if (out >= maxBlocks) break;
+        waiting.delete(serve);
+        out++;
+        serve(new ArrayBuffer(blockBytes));
+      }
     },
     get usage() {
       return { blocks: out, waiting: waiting.size };

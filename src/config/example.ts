@@ -127,4 +127,7 @@ streams:
 # HTTP for metrics, health and status; it only reads. By default off.
 admin:
   listen: 127.0.0.1:9187
+
+# The least important lines that the daemon logs: debug, info, warn or error.
+# log: { level: info }
 `;

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { LOG_LEVELS } from '../core/log.ts';
 import { encrypt, keep, plan } from './delivery.ts';
 import { limits } from './limits.ts';
 import { source } from './sources.ts';
@@ -117,6 +118,12 @@ export const configFile = object({
       description:
         'HTTP for "/metrics", "/healthz", "/readyz", "/api/v1/status" and a page. It only reads, and has no authentication.',
     }),
+  log: object({
+    level: z
+      .enum(LOG_LEVELS)
+      .default('info')
+      .describe('Least important lines that the daemon logs. Where "SHIPMATE_LOG_LEVEL" is set, that counts.'),
+  }).prefault({}),
 });
 
 /** For editors and docs/configuration.md: what may be written, where the file is still as its author wrote it. */

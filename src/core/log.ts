@@ -1,4 +1,5 @@
-export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
 /** Facts beside the message, such as `{term: 3, error}`; an Error is written as its message and code. */
 export type LogFields = Readonly<Record<string, unknown>>;
 

@@ -8,6 +8,12 @@ export interface Share {
   take(bytes: number, signal: AbortSignal): Promise<void>;
 }
 
+/** A share of the governor's own. */
+export interface GovernedShare extends Share {
+  /** Whether something waits now to be sent. */
+  readonly waits: boolean;
+}
+
 /** Log shipping, or a class of what is sent beside it. */
 export type BandwidthClass = 'shipping' | ClassName;
 
@@ -48,13 +54,22 @@ export class Governor {
   }
 
   /** Another user of a class, who shares it evenly with its others: a stream of log shipping, a copy of `slow`. */
-  of(name: BandwidthClass): Share {
+  of(name: BandwidthClass): GovernedShare {
     const user = this.#link.user(name);
+    let waiting = 0;
     return {
+      get waits() {
+        return waiting > 0;
+      },
       take: async (bytes, signal) => {
         if (signal.aborted) throw abortReason(signal);
         const sinceMs = this.#options.nowMs();
-        if (!this.#unlimited) await this.#wait(user, bytes, signal);
+        waiting++;
+        try {
+          if (!this.#unlimited) await this.#wait(user, bytes, signal);
+        } finally {
+          waiting--;
+        }
         this.#tell(name, bytes, this.#options.nowMs() - sinceMs);
       },
     };

@@ -29,11 +29,19 @@ const LOOK_MS = 1_000;
  */
 export class BandwidthLimits {
   readonly #options: LimitsOptions;
+  #limits: Limits | null;
   #overrides: readonly Override[] = [];
   #now: InForce = { reservation: null, refused: [] };
 
   constructor(options: LimitsOptions) {
     this.#options = options;
+    this.#limits = options.limits;
+    this.#look();
+  }
+
+  /** From now on, instead of the config's so far. */
+  change(limits: Limits | null): void {
+    this.#limits = limits;
     this.#look();
   }
 
@@ -78,9 +86,9 @@ export class BandwidthLimits {
   }
 
   #look(): void {
-    const { limits, node, zone, governor, metrics, log, nowMs } = this.#options;
+    const { node, zone, governor, metrics, log, nowMs } = this.#options;
     const before = this.#now;
-    const now = inForce({ limits, overrides: this.#overrides, node, zone }, nowMs());
+    const now = inForce({ limits: this.#limits, overrides: this.#overrides, node, zone }, nowMs());
     this.#now = now;
     if (!same(now.reservation, before.reservation)) {
       const rates = now.reservation && ratesOf(now.reservation);

@@ -41,6 +41,7 @@ export class Readiness {
   #located: Located | null = null;
   #at: Position | null = null;
   #told: Cursor | null = null;
+  #looks = 0;
   readonly #withheld = new Withheld();
   readonly #changed = new Wake();
 
@@ -51,6 +52,11 @@ export class Readiness {
   /** The archive's end as last seen. */
   get end(): ChainEnd | null {
     return this.#end;
+  }
+
+  /** How often it was worked out, or failed to be. */
+  get looks(): number {
+    return this.#looks;
   }
 
   get located(): Located | null {
@@ -193,6 +199,7 @@ export class Readiness {
   }
 
   #set(end: ChainEnd | null, located: Located | null): void {
+    this.#looks++;
     this.#end = end;
     this.#located = located;
     if (located) this.#at = located.at;

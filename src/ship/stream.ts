@@ -1,6 +1,5 @@
-import { remember, standingPromotion } from '../archive/generation.ts';
 import { patient } from '../archive/patient-store.ts';
-import { pause, retry, within } from '../archive/retry.ts';
+import { retry, within } from '../archive/retry.ts';
 import type { Archive } from '../archive/walk.ts';
 import type { BlockPool } from '../codec/blocks.ts';
 import type { Encoder } from '../codec/encoder.ts';
@@ -8,7 +7,7 @@ import type { Role, TwinStream } from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
 import type { Result } from '../core/header.ts';
 import type { Position } from '../core/position.ts';
-import { ShipmateError } from '../errors.ts';
+import { messageOf, ShipmateError } from '../errors.ts';
 import type { Backlog } from '../source/source.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { Acknowledgement } from './acknowledge.ts';
@@ -18,7 +17,9 @@ import type { Share } from './governor.ts';
 import { Inspection } from './inspection.ts';
 import { handOnWhenOutpaced, PACE, type Pace } from './outpaced.ts';
 import { type OpenedPrimary, openPrimary, type PrimaryOptions } from './primary.ts';
+import { Progress } from './progress.ts';
 import { Readiness } from './readiness.ts';
+import { keepRemembered } from './remembered.ts';
 import { keepRole } from './role.ts';
 import { Trouble } from './trouble.ts';
 
@@ -29,6 +30,8 @@ export interface StreamOptions extends PrimaryOptions {
   /** The store as chunks are written to it: they may have to wait for bandwidth, where openings and seals do not. */
   readonly throttled?: (store: ObjectStore) => ObjectStore;
   readonly plan: CopyPlan & { readonly primary: string };
+  /** Whether chunks wait for bandwidth now. */
+  readonly heldBack?: () => boolean;
   /** A part of the bandwidth for each copy; without it copies are not held back. */
   readonly share?: () => Share;
   /** When a twin is so far ahead that it is handed the term; for tests. */
@@ -41,8 +44,21 @@ export interface StreamOptions extends PrimaryOptions {
 
 /** A look at the archive is many reads, and one take-over several looks: a store that fails now and then must not stop it. */
 const READS = { attempts: 4, signal: new AbortController().signal };
-const REMEMBER_MS = 5_000;
 const MEASURE_MS = 1_000;
+
+/** A stream on this twin, in short. */
+export interface Standing {
+  readonly name: string;
+  readonly role: Role;
+  /** Of the archive's end. */
+  readonly term: number | null;
+  readonly ready: boolean;
+  readonly reason: string;
+  /** As last measured. */
+  readonly lagSeconds: number | null;
+  /** What does not work right now. */
+  readonly trouble: readonly string[];
+}
 
 /** One stream on one twin: opens its archive, keeps its role, and says how it stands. */
 export class StreamShipper {
@@ -60,6 +76,11 @@ export class StreamShipper {
   #inspection: Inspection | null = null;
   #copies: Copies | null = null;
   #measuring: Promise<Backlog> | null = null;
+  #lag: { readonly bytes: number | null; readonly seconds: number | null } = { bytes: null, seconds: null };
+  /** Why it ended by itself. */
+  #failure: string | null = null;
+  #hasLeft = false;
+  readonly #progress = new Progress(() => performance.now());
 
   constructor(options: StreamOptions) {
     this.#options = options;
@@ -92,11 +113,18 @@ export class StreamShipper {
 
   /** Runs until the signal aborts; returns after leaving in order, throws what an operator must look at. */
   async run(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      const opened = await this.#open(signal);
-      if (opened) await this.#serve(opened, signal);
+    try {
+      while (!signal.aborted) {
+        const opened = await this.#open(signal);
+        if (opened) await this.#serve(opened, signal);
+      }
+    } catch (error) {
+      this.#failure = messageOf(error);
+      throw error;
+    } finally {
+      this.#enter('stopped');
+      this.#hasLeft = this.#failure === null;
     }
-    this.#enter('stopped');
   }
 
   /** Keeps this twin's role in the archive that was opened, until the signal aborts or another store becomes the primary. */
@@ -140,7 +168,7 @@ export class StreamShipper {
     const attending = Promise.allSettled([
       copies.keep(signal),
       desk.attend(signal),
-      this.#keepRemembered(archive, generation, { signal, leave: (why) => moved.abort(why) }),
+      keepRemembered({ ...this.#options, archive, generation, leave: (why) => moved.abort(why) }, signal),
       inspection.keep(signal),
       handOnWhenOutpaced(
         {
@@ -183,13 +211,16 @@ export class StreamShipper {
     const backlog = await this.#ownBacklog();
     const lagBytes = backlog?.bytes ?? null;
     const lagSeconds = backlog && lagSince(backlog);
+    this.#lag = { bytes: lagBytes, seconds: lagSeconds };
     const { ready, result, reason } = this.#standing();
-    if (this.#end) metrics.cursor(this.#end.last ?? this.#end);
-    metrics.lag({ bytes: lagBytes, seconds: lagSeconds });
-    metrics.held(this.#options.source.heldBytes?.() ?? 0);
-    metrics.readiness({ ready, result });
-    metrics.alarm('gap', result === 'gap');
-    metrics.alarm('fork', result === 'fork');
+    if (!this.#hasLeft) {
+      if (this.#end) metrics.cursor(this.#end.last ?? this.#end);
+      metrics.lag(this.#lag);
+      metrics.held(this.#options.source.heldBytes?.() ?? 0);
+      metrics.readiness({ ready, result });
+      metrics.alarm('gap', result === 'gap');
+      metrics.alarm('fork', result === 'fork');
+    }
     const stores = this.#copies?.status() ?? [];
     return {
       name,
@@ -206,8 +237,37 @@ export class StreamShipper {
 
   /** What keeps this stream from working, for /readyz; empty when all is well. */
   notReady(): string[] {
+    if (this.#failure !== null) return [`stream ${this.name} has stopped: ${this.#failure}`];
     if (this.#role === 'starting') return [`stream ${this.name}: ${this.#refusal ?? 'starting'}`];
     return this.#trouble.standing().map((line) => `stream ${this.name}: ${line}`);
+  }
+
+  get standing(): Standing {
+    return {
+      name: this.name,
+      role: this.#role,
+      term: this.#end?.term ?? null,
+      ...this.#standing(),
+      lagSeconds: this.#lag.seconds,
+      trouble: this.#trouble.standing(),
+    };
+  }
+
+  /** Whether it has a role, or knows why not. */
+  get isTried(): boolean {
+    return this.#role !== 'starting' || this.#refusal !== null;
+  }
+
+  /** Whether it has not got on for minutes though nothing that is known keeps it; to be asked a few times a minute. */
+  isStuck(): boolean {
+    const { chunk, pool, heldBack = () => false } = this.#options;
+    const isIdle = this.#role === 'master' && (this.#lag.bytes ?? 0) <= chunk.maxBytes;
+    const waits = this.#trouble.standing().length > 0 || pool.usage.waiting > 0 || heldBack();
+    const { term, slot } = this.#end ?? {};
+    return this.#progress.isStuck({
+      mark: [this.#role, term, slot, this.#readiness?.looks].join(' '),
+      excused: this.#role === 'stopped' || isIdle || waits,
+    });
   }
 
   /** What this twin's own log has beyond the archive's end; null where that is not known, or it has forked away. */
@@ -235,6 +295,7 @@ export class StreamShipper {
   }
 
   #standing(): { ready: boolean; result: Result | null; reason: string } {
+    if (this.#role === 'stopped') return { ready: false, result: null, reason: this.#failure ?? 'stopped' };
     if (this.#role === 'master' || this.#role === 'taking-over') {
       return { ready: true, result: 'resume', reason: [this.#role, ...this.#trouble.standing()].join('; ') };
     }
@@ -298,42 +359,6 @@ export class StreamShipper {
     this.#settled = null;
     this.#began = null;
     for (const part of ['store', 'archive', 'readiness', 'source', 'acknowledge'] as const) this.#trouble.clear(part);
-  }
-
-  /**
-   * An etcd that was wiped under a running daemon learns again which archive it has (rule 1), and which store was promoted;
-   * one that knows of a later promotion ends this daemon's time in the store that it has open (rule 19).
-   */
-  async #keepRemembered(
-    { info, store, secret }: Archive,
-    generation: number,
-    { signal, leave }: { signal: AbortSignal; leave: (why: Error) => void },
-  ): Promise<never> {
-    const { coordination, memory, name, log, metrics, rememberMs = REMEMBER_MS } = this.#options;
-    const memories = [coordination.archives, memory] as const;
-    for (;;) {
-      await pause(rememberMs, signal);
-      try {
-        const known = await coordination.archives.load(name);
-        const stands = known?.state === 'created';
-        metrics.alarm('archive-id', stands && known.id !== info.archive);
-        if (stands && known.id !== info.archive) continue;
-        if (!stands) {
-          // A proposal is a newcomer's, which found etcd empty.
-          await coordination.archives.confirm(name, info.archive);
-          log.warn('etcd had forgotten which archive this stream has; it was told again', { archive: info.archive });
-        }
-        await secret?.remind();
-        await remember({ info, store }, generation, [coordination.archives]);
-        const promotion = await standingPromotion(name, memories);
-        if (promotion === null || promotion.archive !== info.archive) continue;
-        if (promotion.generation <= generation && promotion.store === store.name) continue;
-        log.warn(`store ${promotion.store} was promoted (generation ${promotion.generation}): ${store.name} is left`);
-        leave(new Error(`store ${promotion.store} was promoted`));
-      } catch (error) {
-        log.debug('etcd could not be asked for the archive id', { error });
-      }
-    }
   }
 }
 

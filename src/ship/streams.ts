@@ -23,11 +23,19 @@ export class RunningStreams {
     return [...this.#running.values()].map(({ shipper }) => shipper);
   }
 
+  /** Names of those that only a new start of the daemon helps; to be asked a few times a minute. */
+  stuck(): string[] {
+    return this.shippers.filter((shipper) => shipper.isStuck()).map(({ name }) => name);
+  }
+
   /** Runs the stream from now on; where all of them have been told to leave, that is too late, and nothing happens. */
   start(shipper: StreamShipper, { onFailure = (error) => this.#failed.abort(error) }: StartOptions = {}): void {
     if (this.#ended) return;
     const leaving = new AbortController();
-    const ended = shipper.run(leaving.signal).catch(onFailure);
+    const ended = shipper.run(leaving.signal).catch((error) => {
+      leaving.abort(error); // ends what goes on beside its role
+      onFailure(error);
+    });
     this.#running.set(shipper.name, { shipper, leaving, ended });
   }
 

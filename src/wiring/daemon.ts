@@ -5,17 +5,20 @@ import type { Config } from '../config.ts';
 import type { Coordination } from '../coordination/coordination.ts';
 import { statusReport } from '../core/status.ts';
 import { hostZone } from '../host-zone.ts';
-import { createLog, type NodeLog } from '../log.ts';
+import { createLog, logLevel, type NodeLog } from '../log.ts';
 import { Metrics } from '../metrics.ts';
 import { runDaemon } from '../ship/daemon.ts';
 import { Governor } from '../ship/governor.ts';
 import { BandwidthLimits } from '../ship/limits.ts';
+import type { Standing } from '../ship/stream.ts';
 import { Wake } from '../ship/wake.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { version } from '../version.ts';
-import { demandRecipients, openCoordination, SLICE_BYTES, storesOf } from '../wiring.ts';
+import { openCoordination, storesOf } from '../wiring.ts';
 import { durableIn } from './durable.ts';
+import { poolFor, type ReloadOutcome, reload } from './reload.ts';
 import { scrape } from './scrape.ts';
+import { demandUsable } from './stream.ts';
 import { ConfiguredStreams } from './streams.ts';
 
 export interface DaemonStart {
@@ -33,15 +36,24 @@ export interface Daemon {
   readonly url: string | null;
   /** Resolves after `stop`; rejects with what ended the daemon otherwise. */
   readonly done: Promise<void>;
+  /** How each stream stands. */
+  standing(): Standing[];
+  /** Whether every stream has a role, or knows why not. */
+  isTried(): boolean;
+  /** Names of streams that only a new start helps; to be asked a few times a minute. */
+  stuck(): string[];
+  /** One at a time; see `reload`. */
+  reload(read: (running: Config) => Promise<Config>): Promise<ReloadOutcome>;
   /** Leaves every stream in order, handing it over at once. */
   stop(): Promise<void>;
 }
 
 /** Puts a daemon together and lets it run. Waits for nothing outside this process but the listening port. */
 export async function startDaemon(config: Config, start: DaemonStart): Promise<Daemon> {
-  const { init, force = false, log = createLog({ node: config.node }), decorateStore = (store) => store } = start;
-  for (const stream of Object.values(config.streams)) demandRecipients(stream);
   const { node, cluster } = config;
+  const { init, force = false, decorateStore = (store) => store } = start;
+  const log = start.log ?? createLog({ node, level: logLevel(process.env, config.logLevel) });
+  for (const stream of Object.values(config.streams)) await demandUsable(config, stream);
   const metrics = new Metrics({ version, node, cluster });
   const coordination = await openCoordination(config, log);
   const governor = new Governor({ nowMs: () => performance.now(), onSent: (sent) => metrics.bandwidth.sent(sent) });
@@ -58,14 +70,13 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
     await encoder.close();
   };
   try {
-    await streams.wire();
-    const view = viewOf({ config, streams, coordination, metrics });
+    const view = viewOf({ streams, coordination, metrics });
     admin = config.admin && (await startAdmin({ ...config.admin, view, log }));
   } catch (error) {
     await release();
     throw error;
   }
-  log.info(`shipmate ${version} runs`, { streams: streams.names, ...(admin && { url: admin.url }) });
+  log.info(`shipmate ${version} runs`, { streams: Object.keys(config.streams), ...(admin && { url: admin.url }) });
   const limits = new BandwidthLimits({
     limits: config.limits,
     node,
@@ -84,6 +95,10 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   return {
     url: admin?.url ?? null,
     done,
+    standing: () => streams.running.shippers.map(({ standing }) => standing),
+    isTried: () => streams.running.shippers.every((shipper) => shipper.isTried),
+    stuck: () => streams.running.stuck(),
+    reload: (read) => reload({ streams, pool, limits, metrics, log }, read),
     async stop() {
       stopping.abort(new Error('the daemon was told to stop'));
       await done;
@@ -91,26 +106,16 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   };
 }
 
-/** Plain bytes of all streams together that may wait for their encoding, at the least. */
-const POOL_BYTES = 32 << 20;
-
-/** Each stream gathers in one block; beyond that, enough for the encoder's threads to stay busy. */
-function poolFor(config: Config): { blockBytes: number; maxBytes: number } {
-  const streams = Object.values(config.streams);
-  const blockBytes = Math.max(SLICE_BYTES, ...streams.map(({ chunk }) => chunk.maxBytes));
-  return { blockBytes, maxBytes: Math.max(POOL_BYTES, (streams.length + 2) * blockBytes) };
-}
-
 interface Viewed {
-  readonly config: Config;
   readonly streams: ConfiguredStreams;
   readonly coordination: Coordination;
   readonly metrics: Metrics;
 }
 
-function viewOf({ config, streams, coordination, metrics }: Viewed): AdminView {
+function viewOf({ streams, coordination, metrics }: Viewed): AdminView {
   return {
     metrics: () => scrape(metrics, coordination),
+    stuck: () => streams.running.stuck(),
     ready: () => {
       const reasons = streams.running.shippers.flatMap((shipper) => shipper.notReady());
       if (!coordination.health().reachable) reasons.push('etcd does not answer');
@@ -118,6 +123,7 @@ function viewOf({ config, streams, coordination, metrics }: Viewed): AdminView {
     },
     status: async () => {
       const overview = await coordination.overview();
+      const { config } = streams;
       return statusReport(overview, { cluster: config.cluster, stores: storesOf(config, overview) });
     },
     durable: durableIn((name) => streams.find(name)),

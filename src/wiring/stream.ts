@@ -1,6 +1,6 @@
 import type { BlockPool } from '../codec/blocks.ts';
 import { type Encoder, encrypting } from '../codec/encoder.ts';
-import { type Config, type StreamConfig, sharedDigest } from '../config.ts';
+import { type Config, type StreamConfig, sharedDigest, streamOf } from '../config.ts';
 import type { Coordination } from '../coordination/coordination.ts';
 import type { NodeLog } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -9,7 +9,7 @@ import { StreamShipper } from '../ship/stream.ts';
 import { countedStore } from '../store/counted.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { throttledStore } from '../store/throttled.ts';
-import { localMemory, openSource, secretOf } from '../wiring.ts';
+import { demandRecipients, localMemory, openSource, secretOf } from '../wiring.ts';
 import { openStore } from './stores.ts';
 
 /** What the streams of a daemon have in common. */
@@ -37,18 +37,24 @@ export interface WiredStream {
   close(): Promise<void>;
 }
 
-/** Puts a stream together; nothing of it runs. Throws what is wrong with its primary's config. */
-export async function wireStream(config: Config, stream: StreamConfig, common: Common): Promise<WiredStream> {
+/** Throws what can be known to be wrong with a stream's config before it runs. */
+export async function demandUsable(config: Config, stream: StreamConfig): Promise<void> {
+  demandRecipients(stream);
+  await openStore(config, stream.plan.primary);
+}
+
+/** Puts a stream together; nothing of it runs. `current` is the daemon's config as it is then. */
+export function wireStream(config: Config, name: string, common: Common, current: () => Config): WiredStream {
   const { coordination, encoder, pool, governor, init, force, decorateStore, onChange } = common;
-  const { name, plan, chunk, recipients } = stream;
+  const stream = streamOf(config, name);
+  const { plan, chunk, recipients } = stream;
   const { node, cluster } = config;
   const metrics = common.metrics.stream(name);
   const log = common.log.child({ stream: name });
-  const openOwnStore = storesOpener(config, (store) => {
+  const openOwnStore = storesOpener(current, (store) => {
     metrics.store(store.name);
     return countedStore(decorateStore(store), (created) => metrics.upload(store.name, created));
   });
-  await openOwnStore(plan.primary);
   const source = openSource(stream, { node, log });
   const shipping = governor.of('shipping');
   const secret = secretOf(config, name, coordination);
@@ -60,6 +66,7 @@ export async function wireStream(config: Config, stream: StreamConfig, common: C
     plan,
     openStore: openOwnStore,
     throttled: (store) => throttledStore(store, shipping),
+    heldBack: () => shipping.waits,
     share: () => governor.of(plan.class),
     coordination,
     memory: localMemory(config, coordination),
@@ -77,13 +84,16 @@ export async function wireStream(config: Config, stream: StreamConfig, common: C
   return { stream, shipper, close: () => source.close() };
 }
 
-/** Opens a stream's stores, each when it is first needed. */
-function storesOpener(config: Config, decorate: (store: ObjectStore) => ObjectStore) {
+/**
+ * Opens a stream's stores, each when it is first needed: one that was promoted elsewhere may have come into the config since
+ * the stream was put together.
+ */
+function storesOpener(current: () => Config, decorate: (store: ObjectStore) => ObjectStore) {
   const opened = new Map<string, Promise<ObjectStore>>();
   return (name: string): Promise<ObjectStore> => {
     const known = opened.get(name);
     if (known) return known;
-    const opening = openStore(config, name).then(decorate);
+    const opening = openStore(current(), name).then(decorate);
     opening.catch(() => opened.delete(name));
     opened.set(name, opening);
     return opening;

@@ -28,6 +28,7 @@ let server: AdminServer;
 beforeEach(async () => {
   view = {
     metrics: async () => 'shipmate_term{stream="orders"} 3\n',
+    stuck: () => [],
     ready: () => ({ ok: true, reasons: [] }),
     status: async () => report,
     durable: async (stream) => (stream === 'orders' ? { durable: false, reason: 'not yet' } : null),
@@ -41,6 +42,13 @@ const get = (path: string, init?: RequestInit) => fetch(`${server.url}${path}`, 
 test('/healthz says that the process is alive, even when nothing else is well', async () => {
   view.ready = () => ({ ok: false, reasons: ['etcd is gone'] });
   expect((await get('/healthz')).status).toBe(200);
+});
+
+test('/healthz is not well once a stream is stuck for good, and names it', async () => {
+  view.stuck = () => ['orders'];
+  const response = await get('/healthz');
+  expect(response.status).toBe(503);
+  expect(await response.text()).toBe('stuck: orders\n');
 });
 
 test('/readyz is 200 only when ready, and else says why, without secrets', async () => {

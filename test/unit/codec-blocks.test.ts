@@ -54,6 +54,22 @@ describe('the block pool', () => {
     expect(pool.usage).toEqual({ blocks: 0, waiting: 0 });
   });
 
+  test('grows: who waits is served, and what comes back is as large as the others', async () => {
+    const pool = openBlockPool({ blockBytes: 8, maxBytes: 8 });
+    const small = await pool.acquire(never);
+    const waiting = pool.acquire(never);
+    pool.grow({ blockBytes: 16, maxBytes: 48 });
+    const served = await waiting;
+    expect(served.bytes.length).toBe(16);
+    small.release();
+    const blocks = [await pool.acquire(never), await pool.acquire(never)];
+    expect(blocks.map(({ bytes }) => bytes.length)).toEqual([16, 16]);
+    expect(pool.usage).toEqual({ blocks: 3, waiting: 0 });
+    pool.grow({ blockBytes: 8, maxBytes: 8 });
+    served.release();
+    expect((await pool.acquire(never)).bytes.length).toBe(16);
+  });
+
   test('replaces memory that was lost with a thread', async () => {
     const pool = openBlockPool({ blockBytes: 8, maxBytes: 8 });
     const only = await pool.acquire(never);

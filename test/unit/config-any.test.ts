@@ -94,6 +94,7 @@ const written = fc
       order: fc.boolean(),
       class: fc.constantFrom('slow', 'standard', 'fast'),
     }),
+    logLevel: fc.constantFrom(null, 'debug' as const, 'warn' as const),
     streams: fc.dictionary(
       name,
       fc.record({
@@ -137,6 +138,7 @@ const written = fc
       node: given.node,
       stateDir: given.stateDir,
       onEtcdLoss: given.onEtcdLoss,
+      ...(given.logLevel !== null && { log: { level: given.logLevel } }),
       ...(given.limits && { limits: given.limits.raw }),
       coordination:
         given.ttl === null ? 'solo' : { etcd: { endpoints: ['http://127.0.0.1:2379'], ttl: `${given.ttl}s` } },
@@ -184,6 +186,7 @@ const written = fc
       ),
       limits: given.limits?.expected ?? null,
       admin: null,
+      logLevel: given.logLevel ?? 'info',
     };
     return { raw, expected };
   });

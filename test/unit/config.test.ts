@@ -94,6 +94,7 @@ describe('defaults and forms', () => {
       },
       limits: null,
       admin: null,
+      logLevel: 'info',
     });
   });
 

@@ -32,6 +32,7 @@ describe('docs/configuration.md', () => {
     expect([...told].filter((key) => !allowed.has(key))).toEqual([
       'SHIPMATE_CONFIG', // of the environment
       'SHIPMATE_LOG_LEVEL',
+      'SHIPMATE_LOG_FORMAT',
     ]);
     const maps = [...allowed].filter((key) => [...told].some((one) => one.startsWith(`${key}.`)));
     expect([...allowed].filter((key) => !told.has(key) && !maps.includes(key))).toEqual([]);

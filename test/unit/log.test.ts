@@ -1,15 +1,16 @@
+import { fstatSync } from 'node:fs';
 import { PassThrough } from 'node:stream';
 import { stripVTControlCharacters } from 'node:util';
 import { describe, expect, test } from '@jest/globals';
 import type { LogLevel } from '../../src/core/log.ts';
 import { redact } from '../../src/core/log.ts';
 import { ShipmateError } from '../../src/errors.ts';
-import { createLog, logLevel } from '../../src/log.ts';
+import { createLog, type LogStyle, logLevel, logStyle } from '../../src/log.ts';
 
-function logTo({ level = 'info', pretty = false }: { level?: LogLevel; pretty?: boolean } = {}) {
+function logTo({ level = 'info', style = 'json' }: { level?: LogLevel; style?: LogStyle } = {}) {
   const out = new PassThrough({ encoding: 'utf8' });
   const text = () => String(out.read() ?? '');
-  return { log: createLog({ node: 'db-1', level, pretty, out }), text };
+  return { log: createLog({ node: 'db-1', level, style, out }), text };
 }
 
 describe('JSON lines', () => {
@@ -68,10 +69,49 @@ describe('JSON lines', () => {
 });
 
 test('on a terminal a line reads level, stream, message, facts', () => {
-  const { log, text } = logTo({ pretty: true });
+  const { log, text } = logTo({ style: 'text' });
   log.child({ stream: 'orders' }).info('master of term 3', { result: 'resume', reason: 'same bytes' });
   const plain = stripVTControlCharacters(text());
   expect(plain).toMatch(/^\d\d:\d\d:\d\d\.\d{3} info {2}orders master of term 3 result=resume reason="same bytes"\n$/);
+});
+
+describe('for the journal', () => {
+  test('a line begins with its priority, and reads stream, message, facts', () => {
+    const { log, text } = logTo({ style: 'journal', level: 'debug' });
+    log.info('shipmate runs', { url: 'http://127.0.0.1:9187' });
+    const orders = log.child({ stream: 'orders' });
+    orders.warn('store: no answer\nfor 30 s', { code: 'NO_ANSWER', hint: 'look at the link' });
+    orders.error('it has stopped');
+    orders.debug('asked', { revision: 7n });
+    expect(text().split('\n')).toEqual([
+      '<6>shipmate runs url=http://127.0.0.1:9187',
+      '<4>orders: store: no answer for 30 s code=NO_ANSWER hint="look at the link"',
+      '<3>orders: it has stopped',
+      '<7>orders: asked revision=7',
+      '',
+    ]);
+  });
+
+  test('is written where stderr is the very stream that systemd names, and where it is asked for', () => {
+    const { dev, ino } = fstatSync(2, { bigint: true });
+    expect(logStyle(false, { JOURNAL_STREAM: `${dev}:${ino}` })).toBe('journal');
+    expect(logStyle(false, { JOURNAL_STREAM: `${dev}:${ino + 1n}` })).toBe('json');
+    expect(logStyle(true, {})).toBe('text');
+    expect(logStyle(false, {})).toBe('json');
+    expect(logStyle(true, { JOURNAL_STREAM: `${dev}:${ino}`, SHIPMATE_LOG_FORMAT: 'json' })).toBe('json');
+    expect(() => logStyle(true, { SHIPMATE_LOG_FORMAT: 'xml' })).toThrow('SHIPMATE_LOG_FORMAT is "xml"');
+  });
+});
+
+test('the level can change while the log is written, for all who have it', () => {
+  const { log, text } = logTo({ level: 'info' });
+  const child = log.child({ stream: 'orders' });
+  child.debug('unheard');
+  log.setLevel('debug');
+  child.debug('heard');
+  log.setLevel('error');
+  child.warn('unheard');
+  expect(text()).toMatch(/^[^\n]*"heard"[^\n]*\n$/);
 });
 
 describe('secrets', () => {
@@ -102,6 +142,8 @@ describe('secrets', () => {
 
 test('the level comes from SHIPMATE_LOG_LEVEL, and a wrong one is told', () => {
   expect(logLevel({})).toBe('info');
+  expect(logLevel({}, 'warn')).toBe('warn');
+  expect(logLevel({ SHIPMATE_LOG_LEVEL: 'error' }, 'warn')).toBe('error');
   expect(logLevel({ SHIPMATE_LOG_LEVEL: 'debug' })).toBe('debug');
   expect(() => logLevel({ SHIPMATE_LOG_LEVEL: 'loud' })).toThrow('SHIPMATE_LOG_LEVEL is "loud"');
 });
