@@ -20,6 +20,8 @@ const MAIN = fileURLToPath(new URL('../main.ts', import.meta.url));
 /** For each read: a quarter of a minute. */
 const ATTEMPTS = 10;
 const TIMEOUT_SECONDS = 300;
+/** While the archive goes over to another timeline: a master that dies just then has a successor by then. */
+const GOING_OVER = { withinMs: 30_000, everyMs: 250 } as const;
 /** Of short-lived garbage, where the launcher allows 1: collecting it so often took a seventh of what reads ahead. */
 const READ_AHEAD_MIB = 8;
 
@@ -67,16 +69,18 @@ async function carryOut(command: Command, asked: Asked): Promise<void> {
   }
   if (kind === 'never') throw notInArchive(asked, 'it holds segments and history files alone');
   const timer = setTimeout(() => giveUp(asked), options.timeout * 1_000);
-  const [{ takeAhead }, { findFile }, { partialPath, writeFound, writeStandIn }] = await Promise.all([
+  const [{ takeAhead }, { findFile }, { onceOver }, { partialPath, writeFound, writeStandIn }] = await Promise.all([
     import('../restore/ahead-files.ts'),
     import('../restore/fetch-find.ts'),
+    import('../restore/fetch-over.ts'),
     import('../restore/fetch-write.ts'),
   ]);
   const path = resolve(dest);
   const recovery = kind === 'segment' ? await recoveryOf(command) : null;
   if (recovery && (await takeAhead(recovery, segment, path))) return;
   const chunks = await openChunks(command, asked);
-  const found = await findFile(chunks, segment, files);
+  const onWait = ({ message }: Error) => process.stderr.write(`warning: ${message}; waiting for it\n`);
+  const found = await onceOver(() => findFile(chunks, segment, files), { ...GOING_OVER, onWait });
   if ('absent' in found && found.isPassed) return writeStandIn(stream, path, partialPath(path));
   if ('absent' in found) throw notInArchive(asked, found.absent);
   if (recovery && found.goesOn) await letReadOn(command, asked, recovery, found.fileBytes);

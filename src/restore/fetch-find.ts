@@ -10,6 +10,7 @@ import { cutRun, type Piece, type Segment } from '../core/ranges.ts';
 import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
 import type { FilesByName } from '../source/source.ts';
 import { type ChunkReader, notWhole } from './chunks.ts';
+import { GoingOver } from './fetch-over.ts';
 import { type LivingSegment, livingSegments, RangeReader, type RangeReading, readRange } from './fetch-range.ts';
 
 /** A file of the log as the archive has it. */
@@ -267,14 +268,8 @@ class FileSearch {
   }
 
   /** `term`: of the timeline's beginning. */
-  #goingOver(id: string, term: number): ArchiveNotWhole {
-    const { stream } = this.#archive.info;
-    const command = `shipmate restore ${stream} --to DIR --through-term ${term - 1}`;
-    return new ArchiveNotWhole(
-      `the archive of stream ${stream} is going over to another timeline, and has not all yet that comes before ${id}`,
-      'with a daemon that runs it takes seconds: start recovery again then, and a daemon if none runs. If none can any more: ' +
-        `"${command}" gives all up to there that the timeline before has`,
-    );
+  #goingOver(id: string, term: number): GoingOver {
+    return new GoingOver(this.#archive.info.stream, { id, term });
   }
 
   /** Why a segment that lies before the head is not there, where that is sure. */

@@ -1,8 +1,12 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { buffer, text } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { stringify } from 'yaml';
 import type { Archive } from '../../src/archive/walk.ts';
 import { placeKey } from '../../src/core/keys.ts';
 import { ArchiveNotWhole } from '../../src/errors.ts';
@@ -12,6 +16,7 @@ import { writeFound } from '../../src/restore/fetch-write.ts';
 import { walFiles } from '../../src/source/postgres/wal-files.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
+import { SHIPMATE } from '../helpers/daemon.ts';
 import { createArchive, shipTerm } from '../helpers/shipped-archive.ts';
 import { WalServer } from '../helpers/wal-servers.ts';
 
@@ -206,6 +211,30 @@ describe('a promotion', () => {
       expect(await fetched(segment(1, 2))).toHaveLength(MIB);
     },
   );
+
+  test('and fetch waits for that: a standby that lives by the archive alone would end with the error', async () => {
+    const { standby, upTo } = await left();
+    await ship(standby, { maxChunkBytes: 1 << 16, maxSliceBytes: 1 << 16 });
+    const [path, to] = [join(dir, 'store'), join(dir, 'RECOVERYXLOG')];
+    for await (const { key } of memory.list('')) {
+      mkdirSync(dirname(join(path, key)), { recursive: true });
+      writeFileSync(join(path, key), await buffer(await memory.read(key)));
+    }
+    const next = join(path, placeKey('orders', { term: 3, slot: 2 }));
+    renameSync(next, join(dir, 'late'));
+    const config = join(dir, 'shipmate.yaml');
+    const streams = { orders: { source: { type: 'postgres', dir: '/none', url: 'postgresql://none' }, store: 'main' } };
+    writeFileSync(
+      config,
+      stringify({ cluster: 'acme', coordination: 'solo', stores: { main: { type: 'file', path } }, streams }),
+    );
+    const fetching = spawn(SHIPMATE, ['fetch', 'orders', segment(1, 3), to, '-c', config]);
+    fetching.stderr.once('data', () => renameSync(join(dir, 'late'), next));
+    const [said, [code]] = await Promise.all([text(fetching.stderr), once(fetching, 'exit')]);
+    expect(said).toMatch(/^warning: the archive of stream orders is going over .*; waiting for it\n$/);
+    expect(code).toBe(0);
+    expect(readFileSync(to).equals(whole(upTo))).toBe(true);
+  });
 
   test('before its WAL is there, nothing lets recovery go on along the timeline that is left', async () => {
     const old = primary();
