@@ -140,7 +140,10 @@ class Ahead {
       const isIdle = performance.now() - this.#movedMs > IDLE_MS;
       if (isIdle || (isLed && !isRunning(recovery.session))) over.resolve();
     }, TICK_MS);
-    const watcher = watch(this.#directory, () => this.#wake.resolve());
+    const watcher = watch(this.#directory, (event, name) => {
+      // What is written grows in hundreds of steps.
+      if (event === 'rename' || name === FILES.asked) this.#wake.resolve();
+    });
     try {
       await Promise.race([over.promise, this.#readOn()]);
     } finally {
