@@ -4,9 +4,9 @@ import { ShipmateError } from '../errors.ts';
 import type { Stretch } from './seek.ts';
 import { type Archive, type OnObject, readChain, readFloor, readPlace } from './walk.ts';
 
-/** What goes on beyond an empty place, though nothing can before that place is filled. */
+/** What goes on beyond a place without its owner's object, though nothing can before that is there. */
 export interface Hole {
-  /** The empty place. */
+  /** The place: empty, or a stranger's. */
   readonly at: Place;
   /** The next one above it that holds an object. */
   readonly next: Place;
@@ -83,25 +83,26 @@ export async function readToEnd(
     if (next === null) return { end, hole: null };
     // What was found may have been written while the walk went on: it proves a hole only if the place is empty now.
     const further = await readChain(archive, end, onObject, upTo);
-    if (comparePlaces(further, end) === 0) return { end, hole: { at: { term: end.term, slot: end.slot }, next } };
+    if (comparePlaces(further, end) === 0) return { end, hole: { at: endOfOwners(end), next } };
     end = further;
   }
 }
 
 /**
- * The first object above an empty place, if something above it cannot be there while the place is empty: a seal, an
- * object of a later term, one W or more slots above (protocol rules 6 and 12), or any in a term that is not opened. Null
- * where there is none.
+ * The first object above the owner's last one, if something above that cannot be there while the next is missing: a seal,
+ * an object of a later term, one W or more slots above an empty place (protocol rules 6 and 12), any in a term that is not
+ * opened, or one that the owner made when it knew the missing one to be durable. Null where there is none.
  */
 export async function provenBeyond(archive: Archive, end: ChainEnd): Promise<Place | null> {
   const { store, info } = archive;
+  const after = placeKey(info.stream, endOfOwners(end));
   let first: Place | null = null;
-  for await (const { key } of store.list(termPrefix(info.stream, end.term), { after: placeKey(info.stream, end) })) {
+  for await (const { key } of store.list(termPrefix(info.stream, end.term), { after })) {
     const place = placeOf(key);
     if (place === null) continue;
     first ??= place;
     const isTooFar = end.slot === 0 || place.slot >= end.slot + info.window;
-    if (isTooFar || (await isSeal(archive, place))) return first;
+    if (isTooFar || (await proves(archive, place, end))) return first;
   }
   const later = await firstLaterTerm(archive, end.term);
   return later === null ? null : (first ?? later);
@@ -132,9 +133,19 @@ async function firstOf(objects: AsyncIterable<{ key: string }>): Promise<Place |
   return null;
 }
 
-async function isSeal(archive: Archive, place: Place): Promise<boolean> {
+/** The first place that does not hold its owner's object: behind a stranger's nothing but a seal counts. */
+function endOfOwners({ term, slot, last, foreign }: ChainEnd): Place {
+  if (!foreign) return { term, slot };
+  return { term, slot: last?.term === term ? last.slot + 1 : 0 };
+}
+
+/** Whether the object at a place shows by itself that the owner's objects went on beyond the end. */
+async function proves(archive: Archive, place: Place, end: ChainEnd): Promise<boolean> {
   try {
-    return (await readPlace(archive, place))?.header.kind === 'seal';
+    const header = (await readPlace(archive, place))?.header;
+    if (header?.kind === 'seal') return true;
+    const isOwners = header?.kind === 'chunk' && header.claim === end.owner && header.archive === end.archive;
+    return archive.isPrimary === true && isOwners && (header.settled ?? 0) > endOfOwners(end).slot;
   } catch (error) {
     if (error instanceof ShipmateError && error.code === 'BAD_OBJECT') return false;
     throw error;

@@ -58,7 +58,8 @@ export async function readArchives(
     progress: showProgress(process.stderr),
     streams: (name) => (name === undefined ? Object.values(config.streams) : [streamOf(config, name)]),
     async open(stream, storeName = stream.plan.primary) {
-      return new ChunkReader(await demandArchive(await open(storeName), stream.name), decoder);
+      const archive = await demandArchive(await open(storeName), stream.name);
+      return new ChunkReader({ ...archive, isPrimary: storeName === stream.plan.primary }, decoder);
     },
     store: open,
     formatOf: logFormatOf,

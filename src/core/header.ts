@@ -65,6 +65,8 @@ const chunk = z.object({
   kind: z.literal('chunk'),
   from: positionSchema,
   to: positionSchema,
+  /** The lowest slot that was not settled yet when this chunk was made: all below it were durable. */
+  settled: z.int().nonnegative().exactOptional(),
   /** Plain bytes. */
   length: z.int().positive(),
   /** Whether the segment is known to end at `to`. */

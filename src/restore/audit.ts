@@ -37,12 +37,17 @@ export class Audit {
     this.living = new LivingLog(from);
   }
 
-  meet(met: Met, read: Read): void {
+  /** `owner`: the claim that owns the term. */
+  meet(met: Met, read: Read, owner: string): void {
     this.#onObject();
     const { header } = read;
     const place = placeIn(header);
     if (met === 'foreign') {
-      this.warn(place, `was not written by the owner of its term, but by node ${header.node}`);
+      const isOwners = header.claim === owner;
+      this.warn(
+        place,
+        isOwners ? 'does not count: it, or one before it, is not as its owner wrote it' : notOwners(header.node),
+      );
       return;
     }
     this.terms.add(header.term);
@@ -95,6 +100,8 @@ export class Audit {
   }
 }
 
+const notOwners = (node: string) => `was not written by the owner of its term, but by node ${node}`;
+
 /**
  * Walks the chain to its present end. Behind whatever is broken it goes on with the next object that is there, so that
  * one fault hides no other.
@@ -119,7 +126,7 @@ async function walkToFault(
   try {
     const { end, hole } = await readToEnd(archive, from, (met, read, next) => {
       at = next;
-      audit.meet(met, read);
+      audit.meet(met, read, next.owner);
     });
     if (hole !== null) audit.fault(hole.at, `is missing, although ${placeText(hole.next)} is there`);
     return { end, next: hole === null ? null : hole.next };
@@ -136,7 +143,7 @@ async function goOnAt(archive: Archive, end: ChainEnd, place: Place, audit: Audi
     try {
       const read = await readPlace(archive, at);
       if (read === null) return null;
-      audit.meet(read.header.kind, read);
+      audit.meet(read.header.kind, read, end.owner);
       const after = endAfter(read);
       return after.term === end.term ? { ...after, owner: end.owner } : after;
     } catch (error) {

@@ -87,6 +87,7 @@ export class UploadWindow {
       kind: 'chunk',
       from: cut.from,
       to: cut.to,
+      settled: this.#settled.slot,
       length: cut.length,
       endsSegment: cut.endsSegment,
       openTransaction: cut.openTransaction,

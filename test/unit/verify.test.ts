@@ -12,11 +12,13 @@ import { silent } from '../../src/restore/progress.ts';
 import { type ProofNote, proofNote } from '../../src/restore/proof-note.ts';
 import { demandArchive } from '../../src/restore/reading.ts';
 import { type Verification, verify } from '../../src/restore/verify.ts';
+import type { LogSource } from '../../src/source/source.ts';
 import { FakeLog } from '../fakes/fake-log.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
 import { createArchive, shipTerm } from '../helpers/shipped-archive.ts';
+import { until } from '../helpers/wait.ts';
 
 const STREAM = 'orders';
 
@@ -115,6 +117,47 @@ describe('a whole archive', () => {
       faults: [],
       warnings: [{ object: key(4, end), what: expect.stringContaining('by node elsewhere') }],
     });
+  });
+});
+
+describe('near the end of an open term', () => {
+  /** A term whose chunks were shipped one after the other, so that each says that the one before was durable. */
+  beforeEach(async () => {
+    fill(4);
+    await shipTerm(archive, oneByOne(openFakeSource(log, { maxSliceBytes: 300 })));
+    expect(inTerm(5)).toHaveLength(5);
+  });
+
+  const oneByOne = (source: LogSource): LogSource => ({
+    ...source,
+    async *read(from, signal) {
+      for await (const slice of source.read(from, signal)) {
+        const before = inTerm(5).length;
+        yield slice;
+        await until('it is settled', () => inTerm(5).length > before);
+      }
+    },
+  });
+  const checkAs = (isPrimary: boolean) =>
+    verify(new ChunkReader({ ...archive, isPrimary }), { deep: true, progress: silent });
+  const lost = { object: key(5, 2), what: 'is missing, although term 5, slot 3 is there' };
+
+  test('a chunk is lost that a later one says was durable', async () => {
+    await store.delete([key(5, 2)]);
+    expect(await checkAs(true)).toMatchObject({ faults: [lost], warnings: [] });
+  });
+
+  test('so it is where something else stands in its place', async () => {
+    rewrite(key(5, 2), (header) => ({ ...header, archive: 'another' }));
+    expect(await checkAs(true)).toMatchObject({
+      faults: [lost],
+      warnings: [2, 3, 4].map((slot) => ({ object: key(5, slot) })),
+    });
+  });
+
+  test('a copy may lack it for a while: its chunks are brought in any order', async () => {
+    await store.delete([key(5, 2)]);
+    expect(await checkAs(false)).toMatchObject({ faults: [], warnings: [] });
   });
 });
 
