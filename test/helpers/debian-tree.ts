@@ -1,0 +1,244 @@
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { until } from './wait.ts';
+
+const run = promisify(execFile);
+
+const RELEASE = 'bookworm';
+/** Beyond the base system: a Debian that boots. */
+const INCLUDE = 'systemd';
+const MAKE_WITHIN_MS = 600_000;
+
+export interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface RunOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  /** Directories of this machine by where the tree sees them. */
+  readonly binds?: Readonly<Record<string, string>>;
+}
+
+/**
+ * A fresh Debian in a folder of its own. What runs in it has its own processes and mounts, which end with the process that
+ * began them, however the test ends; the network is this machine's.
+ */
+export class DebianTree {
+  readonly root: string;
+
+  private constructor(root: string) {
+    this.root = root;
+  }
+
+  /** The first one on a machine takes a minute or two; it is kept as a tarball in the temporary folder. */
+  static async unpack(): Promise<DebianTree> {
+    const tarball = await bareTree();
+    const root = await mkdtemp(join(tmpdir(), 'shipmate-debian-'));
+    await run('tar', ['-xf', tarball, '-C', root]);
+    return new DebianTree(root);
+  }
+
+  /** A path in the tree as this machine sees it. */
+  path(path: string): string {
+    return join(this.root, path);
+  }
+
+  /** Carries out a program in the tree, without an init system. */
+  async run(command: readonly string[], { env = {}, binds = {} }: RunOptions = {}): Promise<Ran> {
+    return outcome(this.spawn(command, { env, binds }));
+  }
+
+  /** The same, for what goes on running: SIGKILL ends it, and all that it began. */
+  spawn(command: readonly string[], { env = {}, binds = {} }: RunOptions = {}): ChildProcess {
+    const inside = [
+      'env',
+      '-i',
+      ...Object.entries({ ...ENVIRONMENT, ...env }).map(([name, value]) => `${name}=${value}`),
+    ];
+    return begin(ENTER, [this.root, bindList(binds), ...inside, ...command]);
+  }
+
+  /** Boots it: a real systemd becomes its first process. Ends with this process, or by `halt`. */
+  async boot({ binds = {} }: Pick<RunOptions, 'binds'> = {}): Promise<DebianHost> {
+    const group = `shipmate-test-${process.pid}-${this.root.slice(-6)}`;
+    const child = begin(BOOT, [this.root, bindList(binds), group]);
+    return DebianHost.of(child);
+  }
+
+  async remove(): Promise<void> {
+    await rm(this.root, { recursive: true, force: true });
+  }
+}
+
+/** A tree that was booted: `run` is what an administrator types there. */
+export class DebianHost {
+  readonly #child: ChildProcess;
+  readonly #init: number;
+
+  private constructor(child: ChildProcess, init: number) {
+    this.#child = child;
+    this.#init = init;
+  }
+
+  static async of(child: ChildProcess): Promise<DebianHost> {
+    const said: string[] = [];
+    child.stderr?.setEncoding('utf8').on('data', (text) => said.push(text));
+    const init = await until('systemd is the first process of the tree', () => systemdBelow(child), {
+      describe: () => said.join(''),
+    });
+    const host = new DebianHost(child, init);
+    await until(
+      'the tree has booted',
+      async () => /^(running|degraded)/.test((await host.run(['systemctl', 'is-system-running'])).stdout),
+      { everyMs: 100, describe: () => said.join('') },
+    );
+    return host;
+  }
+
+  async run(command: readonly string[]): Promise<Ran> {
+    const namespaces = ['--mount', '--pid', '--cgroup', '--ipc', '--uts', '--root', '--wd'];
+    const environment = Object.entries(ENVIRONMENT).map(([name, value]) => `${name}=${value}`);
+    const args = ['--target', String(this.#init), ...namespaces, '--', 'env', '-i', ...environment, ...command];
+    return outcome(spawn('nsenter', args, { stdio: ['ignore', 'pipe', 'pipe'] }));
+  }
+
+  /** A command that must succeed; what it printed. */
+  async succeed(...command: string[]): Promise<string> {
+    return succeeded(command, await this.run(command));
+  }
+
+  /** The power fails. */
+  async halt(): Promise<void> {
+    const gone = once(this.#child, 'exit');
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    this.#child.kill('SIGKILL');
+    await gone;
+  }
+}
+
+async function systemdBelow({ pid }: ChildProcess): Promise<number | null> {
+  const children = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  for (const child of children.trim().split(' ')) {
+    if ((await readFile(`/proc/${child}/comm`, 'utf8')) === 'systemd\n') return Number(child);
+  }
+  return null;
+}
+
+/** What it printed; throws where it failed. */
+export function succeeded(command: readonly string[], { code, stdout, stderr }: Ran): string {
+  if (code !== 0) throw new Error(`${command.join(' ')}: exit ${code}\n${stdout}${stderr}`);
+  return stdout;
+}
+
+const ENVIRONMENT = {
+  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  HOME: '/root',
+  LC_ALL: 'C.UTF-8',
+  DEBIAN_FRONTEND: 'noninteractive',
+};
+
+// $1: the tree, $2: lines of FROM:TO. What is mounted is seen by this process and its children alone.
+const MOUNT = `
+set -e
+tree=$1 binds=$2; shift 2
+mount --bind "$tree" "$tree"
+printf '%s' "$binds" | while IFS=: read -r from to; do
+  mkdir -p "$tree$to"
+  mount --bind "$from" "$tree$to"
+done`;
+
+const ENTER = `${MOUNT}
+exec unshare --pid --fork --kill-child sh -ec '
+  tree=$1; shift
+  mount -t proc proc "$tree/proc"
+  exec chroot "$tree" "$@"
+' enter "$tree" "$@"`;
+
+// In a control group of its own: systemd takes what it sees for the whole machine.
+const BOOT = `${MOUNT}
+rm -f "$tree/dev/console" # its login prompt would come up on the console of this machine
+mount --bind "$tree/dev" "$tree/dev"
+mount -t tmpfs -o mode=755 tmpfs "$tree/run"
+mount -t tmpfs -o mode=755 tmpfs "$tree/sys"
+groups=$tree/sys/fs/cgroup
+mkdir -p "$groups"
+mount -t cgroup2 cgroup2 "$groups"
+mkdir "$groups/$1"
+echo $$ >"$groups/$1/cgroup.procs"
+umount "$groups"
+exec unshare --cgroup --pid --ipc --uts --fork --kill-child sh -ec '
+  mount -t cgroup2 cgroup2 "$1/sys/fs/cgroup"
+  mount -t proc proc "$1/proc"
+  exec chroot "$1" env -i container=other /lib/systemd/systemd --system
+' boot "$tree"`;
+
+function begin(script: string, args: readonly string[]): ChildProcess {
+  // Ends with the test that started it, however that ends.
+  const program = ['--pdeathsig', 'KILL', '--', 'unshare', '--mount', '--propagation', 'private'];
+  return spawn('setpriv', [...program, '--', 'sh', '-c', script, 'sh', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+}
+
+const bindList = (binds: Readonly<Record<string, string>>) =>
+  Object.entries(binds)
+    .map(([to, from]) => `${from}:${to}\n`)
+    .join('');
+
+async function outcome(child: ChildProcess): Promise<Ran> {
+  let stdout = '';
+  let stderr = '';
+  child.stdout?.setEncoding('utf8').on('data', (text) => {
+    stdout += text;
+  });
+  child.stderr?.setEncoding('utf8').on('data', (text) => {
+    stderr += text;
+  });
+  const [code] = await once(child, 'close');
+  return { code: typeof code === 'number' ? code : -1, stdout, stderr };
+}
+
+/** Throws, saying what is missing, where no tree can be made. */
+function demandMeans(): void {
+  if (process.getuid?.() !== 0)
+    throw new Error('these tests must be root: they make Debian trees, and mount what those need');
+  if (spawnSync('sh', ['-c', 'PATH=$PATH:/usr/sbin command -v debootstrap']).status === 0) return;
+  throw new Error('debootstrap is missing: scripts/setup installs it');
+}
+
+async function bareTree(): Promise<string> {
+  demandMeans();
+  const name = `shipmate-debian-${RELEASE}-${process.arch}`;
+  const tarball = join(tmpdir(), `${name}.tar`);
+  // Tests that run beside each other make it once; in memory, where each package's flushes to the disk cost nothing.
+  const script = `
+set -e
+[ ! -e "$1" ] || exit 0
+new=$(mktemp -d "$1.XXXXXX")
+trap 'umount "$new"; rm -rf "$new" "$1.part"' EXIT
+mount -t tmpfs -o mode=755 tmpfs "$new"
+debootstrap --variant=minbase --include=${INCLUDE} ${RELEASE} "$new/tree" "$2" >&2
+rm -rf "$new/tree/var/cache/apt/archives"/*.deb
+tar -cf "$1.part" -C "$new/tree" .
+mv "$1.part" "$1"`;
+  const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
+  const alone = [join(tmpdir(), `${name}.lock`), 'unshare', '--mount', '--propagation', 'private'];
+  await run('flock', [...alone, 'sh', '-c', script, 'sh', tarball, await mirror()], {
+    env,
+    timeout: MAKE_WITHIN_MS,
+    maxBuffer: 10_000_000,
+  });
+  return tarball;
+}
+
+/** Where this machine gets its own Debian packages from. */
+async function mirror(): Promise<string> {
+  const { stdout } = await run('apt-get', ['indextargets', '--format', '$(REPO_URI) $(RELEASE) $(COMPONENT)']);
+  const found = stdout.split('\n').find((line) => line.endsWith(` ${RELEASE} main`));
+  if (!found) throw new Error(`this machine's apt knows no mirror of Debian ${RELEASE}: none of these\n${stdout}`);
+  return found.split(' ')[0] ?? '';
+}
