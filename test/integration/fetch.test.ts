@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { chmodSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, readlink, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, readlink, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -13,7 +13,7 @@ import { openFileStore } from '../../src/store/file.ts';
 import { checkoutForServers } from '../helpers/checkout.ts';
 import { type Outcome, shipmate } from '../helpers/daemon.ts';
 import { Installation } from '../helpers/launcher.ts';
-import { type Postgres, serverFolder, startPostgres } from '../helpers/postgres.ts';
+import { type Postgres, serverFolder, serverUser, startPostgres } from '../helpers/postgres.ts';
 import { createArchive, shipTerm } from '../helpers/shipped-archive.ts';
 import { measured, until } from '../helpers/wait.ts';
 
@@ -163,6 +163,22 @@ test('a store that hangs is an error in time', () =>
     } finally {
       await rename(join(dir, 'object'), object);
     }
+  }));
+
+test('a server’s user without a home keeps compiled code, in a directory of its own: a question takes half the time', () =>
+  inFolder(async (folder) => {
+    chmodSync(folder, 0o777);
+    chmodSync(join(dir, 'installed', 'node_modules'), 0o555);
+    const user =
+      serverUser.uid === undefined ? '' : `setpriv --reuid=${serverUser.uid} --regid=${serverUser.gid} --clear-groups`;
+    const asks = `fetch orders ${nextOf(lastName())} ${folder}/x -c ${config}`;
+    const { code } = await installation.run(
+      `umask 0; ${user} env -i PATH="$PATH" TMPDIR=${folder} "$SHIPMATE" ${asks}`,
+    );
+    expect(code).toBe(1);
+    const own = join(folder, `shipmate-${serverUser.uid ?? process.getuid?.()}`);
+    expect((await stat(own)).mode & 0o777).toBe(0o700);
+    expect(await readdir(own)).toEqual([expect.stringMatching(/^v24\./)]);
   }));
 
 /** All files of a session's recovery, taken in order, as recovery asks; then whatever `then` does before the session ends. */
