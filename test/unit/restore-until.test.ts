@@ -21,7 +21,10 @@ describe('--until', () => {
     expect(() => parse(text)).toThrow(/has no zone/);
   });
 
-  test.each(['2026-02-30T00:00:00Z', '2026-13-01T00:00:00Z', '2026-11-22T25:00:00Z'])('%s is no time', (text) => {
+  test.each([
+    ...['2026-02-30T00:00:00Z', '2026-13-01T00:00:00Z', '2026-11-22T25:00:00Z'],
+    ...['2026-11-22T13:05:00+0100', '2026-11-22T13:05Z', '2026-11-22 13:05:00 UTC'],
+  ])('%s is no time', (text) => {
     expect(() => parse(text)).toThrow(/is not a time/);
   });
 
