@@ -24,14 +24,17 @@ export async function keepRemembered(options: RememberedOptions, signal: AbortSi
   const { archive, generation, coordination, memory, name, log, metrics, rememberMs = REMEMBER_MS, leave } = options;
   const { info, store, secret } = archive;
   const memories = [coordination.archives, memory] as const;
+  let told: string | null = null;
   for (;;) {
     await pause(rememberMs, signal);
     try {
       const known = await coordination.archives.load(name);
-      const stands = known?.state === 'created';
-      metrics.alarm('archive-id', stands && known.id !== info.archive);
-      if (stands && known.id !== info.archive) continue;
-      if (!stands) {
+      const other = known?.state === 'created' && known.id !== info.archive ? known.id : null;
+      metrics.alarm('archive-id', other !== null);
+      if (other !== null && other !== told) tellOther(options, other);
+      told = other;
+      if (other !== null) continue;
+      if (known?.state !== 'created') {
         // A proposal is a newcomer's, which found etcd empty.
         await coordination.archives.confirm(name, info.archive);
         log.warn('etcd had forgotten which archive this stream has; it was told again', { archive: info.archive });
@@ -47,4 +50,10 @@ export async function keepRemembered(options: RememberedOptions, signal: AbortSi
       log.debug('etcd could not be asked for the archive id', { error });
     }
   }
+}
+
+function tellOther({ name, log, archive: { info } }: RememberedOptions, other: string): void {
+  log.error(`etcd remembers archive ${other}, but this daemon ships to ${info.archive}: no daemon will start again`, {
+    hint: `find out who changed it; if ${info.archive} is this database's archive: shipmate adopt ${name}`,
+  });
 }
