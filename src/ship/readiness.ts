@@ -1,6 +1,6 @@
 import { headOf } from '../archive/head.ts';
 import { answerOf, pause } from '../archive/retry.ts';
-import { type Archive, findEnd } from '../archive/walk.ts';
+import { type Archive, findEnd, type OnObject } from '../archive/walk.ts';
 import type { Cursor, CursorBoard } from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
 import { comparePlaces } from '../core/keys.ts';
@@ -24,6 +24,8 @@ export interface ReadinessOptions {
   readonly standsBack: () => boolean;
   /** How many stores must hold what a source is acknowledged, by this twin's config. */
   readonly ack: number;
+  /** Told of each object that is new in the archive. */
+  readonly onObject: OnObject;
   readonly onChange: () => void;
 }
 
@@ -169,7 +171,7 @@ export class Readiness {
    * went back in time (rule 9).
    */
   async #findEnd(): Promise<ChainEnd> {
-    const { archive, cursors, trouble, generation } = this.#options;
+    const { archive, cursors, trouble, generation, onObject } = this.#options;
     const { stream } = archive.info;
     let cursor: Cursor | null = null;
     try {
@@ -184,7 +186,7 @@ export class Readiness {
       cursor?.archive === archive.info.archive && (cursor.generation ?? 0) === (this.#end?.generation ?? generation);
     const told = isOfThisChain ? cursor : null;
     this.#told = told;
-    return findEnd(archive, told && known && comparePlaces(told, known) < 0 ? known : (told ?? known));
+    return findEnd(archive, told && known && comparePlaces(told, known) < 0 ? known : (told ?? known), onObject);
   }
 
   /** Only makes `follow` look sooner: a watch that fails is begun again, and what is wrong `follow` meets itself. */

@@ -5,9 +5,8 @@ import type { BlockPool } from '../codec/blocks.ts';
 import type { Encoder } from '../codec/encoder.ts';
 import type { Coordination, Leadership, Role } from '../coordination/coordination.ts';
 import { backoffMs } from '../core/backoff.ts';
-import type { ChainEnd, Met } from '../core/chain.ts';
-import type { Chunk, Read } from '../core/header.ts';
-import { placeText } from '../core/keys.ts';
+import type { ChainEnd } from '../core/chain.ts';
+import type { Chunk } from '../core/header.ts';
 import type { Log } from '../core/log.ts';
 import { Deposed, Discontinuity, messageOf, ShipmateError } from '../errors.ts';
 import type { StreamMetrics } from '../metrics.ts';
@@ -15,6 +14,7 @@ import type { Located, LogSource } from '../source/source.ts';
 import type { Acknowledgement } from './acknowledge.ts';
 import { cursorOf } from './cursor.ts';
 import { type Desk, HandedOver } from './desk.ts';
+import { tellForeign } from './foreign.ts';
 import type { Readiness } from './readiness.ts';
 import { Term } from './term.ts';
 import type { Trouble } from './trouble.ts';
@@ -131,7 +131,7 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
   let brokenOff = 0;
   for (let claim = firstClaim; ; claim = newClaim()) {
     const writer = { claim, node: context.node, now: () => new Date() };
-    end = await sealOpenTerm(archive, end, writer, { ...retries, onObject: alarmAt(context) });
+    end = await sealOpenTerm(archive, end, writer, { ...retries, onObject: tellForeign(context) });
     const located = demandAllowed(context, end, await answerOf(readiness.locate(end), patience));
     end = await openTerm(archive, end, writer, located, retries);
     for (const part of ['store', 'archive', 'readiness'] as const) trouble.clear(part);
@@ -212,13 +212,4 @@ function soloDeposed(stream: string, cause: Deposed): ShipmateError {
     hint: 'two daemons run in solo mode on one archive: stop one of them, or give both the same etcd',
     cause,
   });
-}
-
-/** Correct daemons never leave a stranger's object in a term: tell an operator. */
-function alarmAt({ metrics, log }: RoleContext): (met: Met, read: Read) => void {
-  return (met, { header }) => {
-    if (met !== 'foreign') return;
-    metrics.alarm('foreign-object', true);
-    log.error(`${placeText(header)} holds a ${header.kind} that is not its owner's (node ${header.node})`);
-  };
 }

@@ -13,6 +13,7 @@ import type { ObjectStore } from '../store/store.ts';
 import { Acknowledgement } from './acknowledge.ts';
 import { Copies, type CopyPlan } from './copies.ts';
 import { Desk } from './desk.ts';
+import { tellForeign } from './foreign.ts';
 import type { Share } from './governor.ts';
 import { Inspection } from './inspection.ts';
 import { handOnWhenOutpaced, PACE, type Pace } from './outpaced.ts';
@@ -154,6 +155,7 @@ export class StreamShipper {
       accepted: (located, end) => desk.accepts(located, end),
       standsBack: () => desk.standsBack,
       ack: this.#options.plan.ack,
+      onObject: tellForeign(this.#options),
       onChange,
     });
     this.#readiness = readiness;

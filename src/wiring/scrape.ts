@@ -4,7 +4,7 @@ import { statusReport } from '../core/status.ts';
 import type { Metrics } from '../metrics.ts';
 
 /** A scrape must not wait for an etcd that is away: what only that knows is left out then. */
-const ASK_MS = 1_000;
+const ASK_MS = 500;
 
 /** The daemon's numbers as they are now, with those that only the twins together can tell. */
 export async function scrape(metrics: Metrics, coordination: Coordination): Promise<string> {
