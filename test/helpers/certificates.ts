@@ -10,7 +10,7 @@ export interface Certificates {
 }
 
 /** Makes a certificate authority in `dir`, and with it a certificate for 127.0.0.1 that servers and clients can show. */
-export function makeCertificates(dir: string): Certificates {
+export function makeCertificates(dir: string, { days = 2 } = {}): Certificates {
   const at = (name: string) => join(dir, name);
   const openssl = (...args: string[]) => execFileSync('openssl', args, { stdio: 'pipe' });
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
@@ -26,11 +26,11 @@ export function makeCertificates(dir: string): Certificates {
     '-subj',
     '/CN=test CA',
     '-days',
-    '2',
+    String(days),
   );
   openssl('req', ...newKey, '-keyout', at('key.pem'), '-out', at('cert.csr'), '-subj', '/CN=shipmate');
   writeFileSync(at('cert.ext'), 'subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n');
-  const signedBy = ['-CA', at('ca.pem'), '-CAkey', at('ca.key'), '-CAcreateserial', '-days', '2'];
+  const signedBy = ['-CA', at('ca.pem'), '-CAkey', at('ca.key'), '-CAcreateserial', '-days', String(days)];
   openssl('x509', '-req', '-in', at('cert.csr'), ...signedBy, '-extfile', at('cert.ext'), '-out', at('cert.pem'));
   return { ca: at('ca.pem'), cert: at('cert.pem'), key: at('key.pem') };
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { differences, readBinlogs } from './archive.ts';
 import { type Daemon, type DaemonOptions, prepareDaemon } from './daemon.ts';
-import { startEtcd } from './etcd.ts';
+import { type EtcdOptions, startEtcd } from './etcd.ts';
 import { type Load, type LoadOptions, startLoad } from './load.ts';
 import { type Mariadb, startMariadb } from './mariadb.ts';
 import { STREAM, startProxies, Twins, type TwinsParts } from './twins.ts';
@@ -17,6 +17,8 @@ export { STREAM, TTL_MS } from './twins.ts';
 
 export interface ClusterOptions {
   readonly etcdNodes?: 1 | 3;
+  /** More of etcd's; the daemons go by it. */
+  readonly etcd?: Pick<EtcdOptions, 'tls' | 'tlsDays'>;
   /** Puts a proxy between each daemon and each etcd node, so that `link` can cut them. */
   readonly proxied?: boolean;
   /** Starts the daemons so that `faults` rules their stores. */
@@ -25,7 +27,10 @@ export interface ClusterOptions {
   readonly mariadbArgs?: readonly string[];
   /** More of the daemons' config. */
   readonly daemon?: Partial<
-    Pick<DaemonOptions, 'ttl' | 'onEtcdLoss' | 'chunk' | 'copies' | 'delay' | 'ack' | 'recipients'>
+    Pick<
+      DaemonOptions,
+      'cluster' | 'ttl' | 'onEtcdLoss' | 'chunk' | 'limits' | 'copies' | 'delay' | 'ack' | 'recipients'
+    >
   >;
   /** Another store than a directory of the cluster's own; its objects must be in files below `storePath`. */
   readonly store?: Required<Pick<DaemonOptions, 'store' | 'storePath'>>;
@@ -54,7 +59,7 @@ export class Cluster extends Twins {
     const { storePath } = options.store ?? { storePath: join(dir, 'store') };
     await mkdir(storePath, { recursive: true });
     const started = await Promise.allSettled([
-      startEtcd({ nodes: etcdNodes }),
+      startEtcd({ nodes: etcdNodes, ...options.etcd }),
       startMariadb({ args: [...MARIADB_ARGS, ...mariadbArgs] }),
     ]);
     const [etcd, server] = started;
@@ -70,6 +75,7 @@ export class Cluster extends Twins {
           node,
           dir: join(dir, node),
           endpoints: proxies.get(node)?.map(({ endpoint }) => endpoint) ?? etcd.value.endpoints,
+          tls: etcd.value.tls,
           storePath,
           ...options.store,
           source: { dir: server.value.dataDir, url: server.value.url },

@@ -22,6 +22,8 @@ export interface DaemonOptions {
   readonly endpoints?: readonly string[];
   /** Default: 2s, the shortest that etcd leases are told apart at. */
   readonly ttl?: string;
+  /** Paths of PEM files, where etcd speaks TLS. */
+  readonly tls?: { readonly ca: string; readonly cert: string; readonly key: string } | null;
   readonly onEtcdLoss?: 'continue' | 'stop';
   readonly storePath: string;
   /** Another store's config in place of the directory `storePath`. */
@@ -37,6 +39,8 @@ export interface DaemonOptions {
   /** As the config has it; MariaDB by default. */
   readonly source: { readonly dir: string; readonly [key: string]: unknown };
   readonly chunk?: { readonly maxBytes?: string; readonly maxDelay?: string };
+  /** Of the bandwidth, as the config has it. */
+  readonly limits?: Readonly<Record<string, unknown>>;
   /** Of age: what it ships is encrypted for them. */
   readonly recipients?: readonly string[];
   /** A FaultPlan in this file rules the daemon's store; without it the daemon is started by `bin/shipmate`. */
@@ -231,7 +235,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 }
 
 function configOf(options: DaemonOptions, listen: string): object {
-  const { node, dir, cluster = 'acme', endpoints, ttl = '2s', onEtcdLoss = 'continue' } = options;
+  const { node, dir, cluster = 'acme', endpoints, ttl = '2s', tls, onEtcdLoss = 'continue', limits } = options;
   const { storePath, prefix = '', stream = 'orders', source, chunk = {}, recipients } = options;
   const store = options.store ?? { type: 'file', path: storePath };
   const { copies = {}, delay = '0s', ack = 1 } = options;
@@ -242,7 +246,7 @@ function configOf(options: DaemonOptions, listen: string): object {
     node,
     cluster,
     stateDir: join(dir, 'state'),
-    coordination: endpoints ? { etcd: { endpoints, ttl } } : 'solo',
+    coordination: endpoints ? { etcd: { endpoints, ttl, ...(tls && { tls }) } } : 'solo',
     onEtcdLoss,
     stores: { main: { ...store, ...(prefix && { prefix }) }, ...Object.fromEntries(others) },
     ...(others.length > 0 && { plans: { several: { primary: 'main', ...plan } } }),
@@ -254,6 +258,7 @@ function configOf(options: DaemonOptions, listen: string): object {
         ...(recipients && { encrypt: { recipients } }),
       },
     },
+    ...(limits && { limits }),
     admin: { listen },
   };
 }

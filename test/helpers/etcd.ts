@@ -15,6 +15,8 @@ export interface EtcdOptions {
   readonly nodes?: 1 | 3;
   /** Serves TLS; `mutual` also demands a client certificate. */
   readonly tls?: boolean | 'mutual';
+  /** How long its certificates are good. */
+  readonly tlsDays?: number;
   /** Turns passwords on: a root user, and one `shipmate` with rights on /shipmate/ only. */
   readonly auth?: boolean;
   /** How large its database may grow before it takes no more writes. */
@@ -52,9 +54,9 @@ const READY_WITHIN_MS = 15_000;
 
 /** Starts a real etcd on free loopback ports, in a temporary folder; `stop` ends and removes it. */
 export async function startEtcd(options: EtcdOptions = {}): Promise<Etcd> {
-  const { nodes: count = 1, tls = false, auth = false, quotaBytes } = options;
+  const { nodes: count = 1, tls = false, tlsDays, auth = false, quotaBytes } = options;
   const dir = await mkdtemp(join(tmpdir(), 'shipmate-etcd-'));
-  const certificates = tls ? makeCertificates(dir) : null;
+  const certificates = tls ? makeCertificates(dir, { ...(tlsDays && { days: tlsDays }) }) : null;
   const scheme = tls ? 'https' : 'http';
   const ports = await freePorts(count * 2);
   const peers = Array.from({ length: count }, (_, n) => `http://127.0.0.1:${ports[count + n]}`);

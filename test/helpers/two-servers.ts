@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { checksums } from './cluster.ts';
 import { type Daemon, type DaemonOptions, prepareDaemon } from './daemon.ts';
-import { startEtcd } from './etcd.ts';
+import { type EtcdOptions, startEtcd } from './etcd.ts';
 import { type GcsDoubleProcess, spawnGcsDouble } from './gcs-double-process.ts';
 import { type Mariadb, startMariadb } from './mariadb.ts';
 import { STREAM, startProxies, Twins, type TwinsParts } from './twins.ts';
@@ -12,6 +12,8 @@ import { until, type WaitOptions } from './wait.ts';
 
 export interface TwoServersOptions {
   readonly etcdNodes?: 1 | 3;
+  /** More of etcd's; the daemons go by it. */
+  readonly etcd?: Pick<EtcdOptions, 'tls' | 'tlsDays'>;
   /** Puts a proxy between each daemon and each etcd node, so that `link` can cut them. */
   readonly proxied?: boolean;
   /** Ships to a double of Google Cloud Storage; by default to a directory. */
@@ -19,7 +21,9 @@ export interface TwoServersOptions {
   /** Transactions that a replica applies at the same time; default: one. */
   readonly parallelThreads?: number;
   readonly mariadbArgs?: readonly string[];
-  readonly daemon?: Partial<Pick<DaemonOptions, 'ttl' | 'onEtcdLoss' | 'chunk'>>;
+  /** Starts the daemons so that `faults` rules their stores. */
+  readonly faulty?: boolean;
+  readonly daemon?: Partial<Pick<DaemonOptions, 'cluster' | 'ttl' | 'onEtcdLoss' | 'chunk' | 'copies'>>;
 }
 
 /** A database server, and the daemon beside it: they die together. */
@@ -67,7 +71,7 @@ export class TwoServers extends Twins {
     const objects = join(dir, 'store');
     await mkdir(objects);
     const [etcd, first, second, gcs] = await Promise.all([
-      startEtcd({ nodes: etcdNodes }),
+      startEtcd({ nodes: etcdNodes, ...options.etcd }),
       startMariadb({ serverId: 11, args: [...MARIADB_ARGS, ...mariadbArgs] }),
       startMariadb({ serverId: 12, args: [...MARIADB_ARGS, ...mariadbArgs] }),
       options.gcs ? spawnGcsDouble({ dir: objects, buckets: [BUCKET] }) : null,
@@ -80,9 +84,11 @@ export class TwoServers extends Twins {
         node,
         dir: join(dir, node),
         endpoints: proxies.get(node)?.map(({ endpoint }) => endpoint) ?? etcd.endpoints,
+        tls: etcd.tls,
         storePath,
         ...(gcs && { store: { type: 'gcs', bucket: BUCKET, apiEndpoint: gcs.url } }),
         source: { dir: server.dataDir, url: server.url },
+        ...(options.faulty && { faults: join(dir, node, 'faults.json') }),
         ...options.daemon,
       }),
     });
