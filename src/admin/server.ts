@@ -29,6 +29,7 @@ export interface Durable {
   readonly durable: boolean;
   /** Why, or why not. */
   readonly reason: string;
+  readonly hint?: string;
 }
 
 export interface Readiness {

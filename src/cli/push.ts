@@ -101,18 +101,24 @@ async function ask(url: string): Promise<ShipmateError | null> {
   const reason = answer?.reason ?? `the daemon answered ${reply.status}: ${reply.body.slice(0, 200).trim()}`;
   return notDurable(
     `${segment} is not durable in the archive: ${reason}`,
-    'the server keeps it and asks again; "shipmate status" tells how the stream stands',
+    answer?.hint ?? 'the server keeps it and asks again; "shipmate status" tells how the stream stands',
   );
 }
 
 const notDurable = (message: string, hint: string, cause?: unknown) =>
   new ShipmateError(message, { code: 'NOT_DURABLE', hint, cause });
 
-function answerOf({ status, body }: { status: number; body: string }): { durable: boolean; reason: string } | null {
+interface Answer {
+  readonly durable: boolean;
+  readonly reason: string;
+  readonly hint?: string;
+}
+
+function answerOf({ status, body }: { status: number; body: string }): Answer | null {
   if (status !== 200) return null;
   try {
-    const { durable, reason } = JSON.parse(body);
-    return { durable: durable === true, reason: String(reason) };
+    const { durable, reason, hint } = JSON.parse(body);
+    return { durable: durable === true, reason: String(reason), ...(typeof hint === 'string' && { hint }) };
   } catch {
     return null;
   }

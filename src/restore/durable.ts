@@ -25,6 +25,8 @@ export interface DurableQuestion {
 export interface DurableAnswer {
   readonly durable: boolean;
   readonly reason: string;
+  /** Where something other than to ask again is to be done. */
+  readonly hint?: string;
 }
 
 /**
@@ -67,11 +69,21 @@ async function askStore(question: DurableQuestion, file: FileHandle, size: numbe
   const found = await findFile(chunks, name, files);
   if ('absent' in found) {
     const isRepeated = archiveEnd !== null && (await isRepeatedBy(files.historyAt(archiveEnd), question, file));
-    return isRepeated ? yes('a later history file, which is in the archive, begins with it') : no(found.absent);
+    if (isRepeated) return yes('a later history file, which is in the archive, begins with it');
+    return found.isBefore ? { ...no(found.absent), hint: letGo(name) } : no(found.absent);
   }
   if (found.length < size) return no(`${found.length} of its ${size} bytes are in the archive`);
   const isSame = found.length === size && (await holds(file, found, chunks.archive));
   return isSame ? yes('the archive has the same bytes') : no('what the archive has under this name is another file');
+}
+
+/** A server asks for one file after the other: for one that is never to come it would wait until its disk is full. */
+function letGo(name: string): string {
+  const status = `pg_wal/archive_status/${name}`;
+  return (
+    'the archive began later and will never hold it; only base backups that are older than the archive need it. ' +
+    `The server goes on with the next one after: mv ${status}.ready ${status}.done`
+  );
 }
 
 /** A history file begins with that of the timeline before. */

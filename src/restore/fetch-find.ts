@@ -33,6 +33,8 @@ export interface Absent {
   readonly absent: string;
   /** It is the history file of a timeline below the newest one, of which nothing was ever shipped. */
   readonly isPassed?: boolean;
+  /** It was written before the archive began, and will never be there. */
+  readonly isBefore?: boolean;
 }
 
 /**
@@ -284,12 +286,12 @@ class FileSearch {
     const floor = await readFloor(this.#archive);
     if (next === pieces[0] && !isPart) {
       if (floor.position !== null) throw this.#pruned(from, floor.position);
-      return absent('it lies before the archive’s start');
+      return BEFORE_START;
     }
     const { term, slot } = next.place;
     const before = slot === 1 ? await readPlace(this.#archive, { term, slot: 0 }) : null;
     const result = before?.header.kind === 'opening' ? before.header.result : null;
-    if (result === 'start') return absent('it lies before the archive’s start');
+    if (result === 'start') return BEFORE_START;
     if (result === 'switch' || result === 'fork') return absent('its timeline was left before, or began after it');
     const isAtFloor = comparePlaces({ term, slot: slot === 1 ? 0 : slot }, floor) <= 0;
     throw isAtFloor && floor.position ? this.#pruned(from, floor.position) : this.#gapAt(from);
@@ -368,6 +370,8 @@ const isComplete = (life: Read<Chunk>[] | undefined) => life?.at(-1)?.header.end
 const isChunk = (read: Read): read is Read<Chunk> => read.header.kind === 'chunk';
 
 const absent = (why: string): Absent => ({ absent: why });
+
+const BEFORE_START: Absent = { absent: 'it lies before the archive’s start', isBefore: true };
 
 /** Whether nothing follows the segment's bytes in its own timeline: at the head, and where the timeline was left. */
 function isRestUnwritten({ reader, hole, goesOn }: RangeReading, all: readonly LivingSegment[], at: number): boolean {

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import type { Archive } from '../../src/archive/walk.ts';
 import type { Position } from '../../src/core/position.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
-import { askDurable, type DurableQuestion } from '../../src/restore/durable.ts';
+import { askDurable, type DurableAnswer, type DurableQuestion } from '../../src/restore/durable.ts';
 import { walFiles } from '../../src/source/postgres/wal-files.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
@@ -39,11 +39,14 @@ async function ship(server: WalServer): Promise<void> {
 
 /** As the daemon beside that server answers; a twin that leads no term, unless told. */
 async function isDurable(server: WalServer, name: string, more: Partial<DurableQuestion> = {}): Promise<boolean> {
+  return (await answerOf(server, name, more)).durable;
+}
+
+function answerOf(server: WalServer, name: string, more: Partial<DurableQuestion> = {}): Promise<DurableAnswer> {
   const directory = join(server.dir, 'pg_wal');
   const chunks = new ChunkReader(archive);
   const inode = statSync(join(directory, name), { bigint: true, throwIfNoEntry: false })?.ino ?? 0n;
-  const question = { chunks, files, directory, name, inode, shipped: null, archiveEnd: end, ...more };
-  return (await askDurable(question)).durable;
+  return askDurable({ chunks, files, directory, name, inode, shipped: null, archiveEnd: end, ...more });
 }
 
 const segment = (timeline: number, number: number) =>
@@ -70,6 +73,17 @@ test('whole segments are, once they are shipped: on the master’s host and on a
     expect(await isDurable(host, segment(1, 3))).toBe(false);
     expect(await isDurable(host, segment(1, 9))).toBe(false);
   }
+});
+
+test('one from before the archive began never will be: the server would wait for it until its disk is full', async () => {
+  const server = made(WalServer.primary());
+  write(server, 3);
+  const standby = made(server.standby());
+  standby.purge({ byForce: true });
+  await ship(standby);
+  const { durable, hint } = await answerOf(server, segment(1, 2));
+  expect(durable).toBe(false);
+  expect(hint).toContain(`mv pg_wal/archive_status/${segment(1, 2)}.ready `);
 });
 
 describe('what the master shipped itself', () => {
