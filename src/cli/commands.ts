@@ -23,6 +23,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./check.ts')).defineCheck,
   },
   {
+    name: 'setup',
+    summary: 'looks at this host, asks little, writes a config and says what to run: SQL, grants, commands',
+    load: async () => (await import('./setup.ts')).defineSetup,
+  },
+  {
     name: 'status',
     summary: 'who leads each stream, how far the archive is, and which twins could take over',
     load: async () => (await import('./status.ts')).defineStatus,

@@ -63,7 +63,7 @@ export async function confirm(question: string, { yes }: { readonly yes: boolean
 }
 
 /** Early, so that a script is told before anything else happens. */
-export function requireTerminal({ yes }: { readonly yes: boolean }): void {
+export function requireTerminal({ yes }: { readonly yes: boolean }, hint = 'give --yes if you are sure'): void {
   if (yes || process.stdin.isTTY) return;
-  throw new UsageError('this asks before it acts, and there is no terminal to ask on', 'give --yes if you are sure');
+  throw new UsageError('this asks before it acts, and there is no terminal to ask on', hint);
 }

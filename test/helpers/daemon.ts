@@ -273,7 +273,7 @@ export interface Outcome {
 /** Carries out a `shipmate` command with a config; never throws for its exit code. */
 export async function shipmate(configFile: string, ...args: string[]): Promise<Outcome> {
   const beganMs = performance.now();
-  const child = spawn(SHIPMATE, [...args, '-c', configFile], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(SHIPMATE, [...args, '-c', configFile], { stdio: ['ignore', 'pipe', 'pipe'], env: process.env });
   const endWithUs = () => child.kill('SIGKILL');
   process.once('exit', endWithUs);
   let stdout = '';

@@ -1,0 +1,278 @@
+import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import type { Command } from 'commander';
+import { stringify } from 'yaml';
+import { parseConfig } from '../config.ts';
+import { codeOf, messageOf, UsageError } from '../errors.ts';
+import { type Accounts, currentUser, readAccounts } from '../setup/accounts.ts';
+import { type Database, databaseIn, findDatabases } from '../setup/databases.ts';
+import { joinConfig } from '../setup/join.ts';
+import { configOf, type NamedDatabase, preparationOf, storeOf } from '../setup/plan.ts';
+import { findEtcd, findMounts } from '../setup/surroundings.ts';
+import { writeConfig } from '../setup/write.ts';
+import { addHelp } from './help.ts';
+import { Questions } from './questions.ts';
+import { setupText } from './setup-text.ts';
+import { print, printJson, requireTerminal } from './terminal.ts';
+
+interface Options {
+  node?: string;
+  cluster?: string;
+  etcd?: string;
+  solo?: boolean;
+  store?: string;
+  source?: string[];
+  user?: string;
+  stateDir: string;
+  listen: string;
+  join?: string;
+  overwrite?: boolean;
+  dryRun?: boolean;
+  yes?: boolean;
+  json?: boolean;
+}
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+const SOLO = 'solo';
+const LEAVE_OUT = '-';
+
+export function defineSetup(command: Command): void {
+  addHelp(command, {
+    notes: [
+      'Looks at the databases that run here, at an etcd on this host and at what is mounted, asks for the rest, and writes a config (mode 0640) that never holds a password. Changes nothing else: what an administrator has to run is printed. As root it sees the most.',
+    ],
+    examples: [
+      'sudo shipmate setup',
+      'sudo shipmate setup --yes --etcd http://10.0.0.1:2379 --store gs://acme-logs/prod',
+      'sudo shipmate setup --join db-1.yaml     # on the second host',
+      'shipmate setup --source orders=/var/lib/mysql --solo --dry-run',
+    ],
+  });
+  command
+    .option('--node <name>', "this twin's name; by default the host's")
+    .option('--cluster <name>', "the twins' shared name")
+    .option('--etcd <urls>', 'with "," between them; by default the one on this host')
+    .option('--solo', 'without etcd: one daemon alone')
+    .option('--store <place>', 'a directory, gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or az://ACCOUNT/CONTAINER/PREFIX')
+    .option(
+      '--source <stream=dir>',
+      'a database by its directory; may be repeated; by default all that run here',
+      gather,
+    )
+    .option('--user <name>', 'the system user that the daemon will run as')
+    .option('--state-dir <dir>', 'where the daemon keeps its state', '/var/lib/shipmate')
+    .option('--listen <host:port>', 'where it answers for metrics and status', '127.0.0.1:9187')
+    .option('--join <file>', "begin with the first twin's config: only what belongs to this host is changed")
+    .option('--overwrite', 'take the place of a config that is there; it is kept beside, as FILE.old')
+    .option('--dry-run', 'print the config, and write nothing')
+    .option('--yes', 'ask nothing: take the defaults')
+    .option('--json', 'print JSON')
+    .action((options: Options) => carryOut(command, options));
+}
+
+const gather = (value: string, before: string[] = []) => [...before, value];
+
+async function carryOut(command: Command, options: Options): Promise<void> {
+  const { yes = false, dryRun = false, json = false } = options;
+  requireTerminal({ yes }, 'give --yes to take the defaults; what has none is said by options');
+  const file = command.optsWithGlobals<{ config: string }>().config;
+  const questions = new Questions({ yes });
+  try {
+    const keepAs = dryRun ? null : await demandPlace(file, options, questions);
+    const [databases, accounts] = await Promise.all([findDatabases(), readAccounts()]);
+    const seen: Seen = { databases, accounts, given: await givenSources(options, databases) };
+    const drawn =
+      options.join === undefined ? await draw(options, seen, questions) : await join(options, seen, questions);
+    parseConfig(drawn.text, { file, lazy: true });
+    const { user } = drawn;
+    if (!dryRun)
+      await writeConfig({
+        file,
+        text: drawn.text,
+        gid: process.getuid?.() === 0 ? accounts.groupOf(user) : null,
+        keepAs,
+      });
+    const preparations = drawn.streams.map((one) => preparationOf(one, { user }, accounts));
+    const report = { file: dryRun ? null : file, kept: keepAs, user, joins: options.join !== undefined, preparations };
+    if (json) printJson({ ...report, config: drawn.text });
+    else {
+      if (dryRun) print(drawn.text);
+      print(setupText(report));
+    }
+  } finally {
+    questions.close();
+  }
+}
+
+/** Before anything is asked: nobody should answer in vain. */
+async function demandPlace(file: string, { overwrite = false }: Options, questions: Questions): Promise<string | null> {
+  const there = await readFile(file).catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return null;
+    throw new UsageError(
+      `${file} can't be read: ${messageOf(error)}`,
+      'name a file elsewhere with -c, or run setup as root',
+    );
+  });
+  if (there === null) return null;
+  const kept = `${file}.old`;
+  const refuse = () =>
+    new UsageError(
+      `there is a config already: ${file}`,
+      'give --overwrite to replace it (it is kept beside), or name another file with -c',
+    );
+  if (overwrite) return kept;
+  const answer = await questions
+    .ask({
+      text: `${file} is there. Replace it, and keep it as ${kept}? (yes or no)`,
+      flag: '--overwrite',
+      preset: null,
+    })
+    .catch((error: unknown) => {
+      throw error instanceof UsageError ? refuse() : error;
+    });
+  if (!/^y(es)?$/i.test(answer)) throw refuse();
+  return kept;
+}
+
+interface Seen {
+  readonly databases: readonly Database[];
+  readonly accounts: Accounts;
+  readonly given: ReadonlyMap<string, Database>;
+}
+
+interface Drawn {
+  readonly text: string;
+  readonly streams: readonly NamedDatabase[];
+  readonly user: string;
+}
+
+async function givenSources({ source = [] }: Options, databases: readonly Database[]): Promise<Map<string, Database>> {
+  const named = source.map(async (text) => {
+    const [name = '', dir = ''] = text.split(/=(.*)/s);
+    if (!NAME.test(name) || !dir.startsWith('/'))
+      throw new UsageError(`--source: ${text} is not STREAM=DIR`, 'such as orders=/var/lib/mysql');
+    const database = await databaseIn(dir, databases);
+    if (database) return [name, database] as const;
+    throw new UsageError(
+      `--source: ${dir} holds no database that is known, or can't be read`,
+      'give the directory of the binlogs, the data directory of PostgreSQL, or the append-only directory of Redis; as root',
+    );
+  });
+  return new Map(await Promise.all(named));
+}
+
+async function draw(options: Options, seen: Seen, questions: Questions): Promise<Drawn> {
+  const node = await questions.ask({
+    text: 'name of this host among the twins',
+    flag: '--node NAME',
+    given: options.node,
+    preset: hostname(),
+    check: demandName,
+  });
+  const preset = node.replace(/[-._]?\d+(\..*)?$/, '') || 'main';
+  const cluster = await questions.ask({
+    text: 'name that the twins share',
+    flag: '--cluster NAME',
+    given: options.cluster,
+    preset,
+    check: demandName,
+  });
+  const endpoints = await askEtcd(options, questions);
+  const place = await questions.ask({
+    text: 'where the archive goes: a directory, gs://…, s3://… or az://…',
+    flag: '--store PLACE',
+    given: options.store,
+    preset: (await findMounts())[0] ?? null,
+    check: storeOf,
+  });
+  const streams = await askStreams(seen, questions);
+  const user = options.user ?? defaultUser(streams, seen.accounts);
+  const { stateDir, listen } = options;
+  const config = configOf({ node, cluster, stateDir, listen, endpoints, store: storeOf(place), streams, user });
+  return {
+    text: `# Made by "shipmate setup"; "shipmate config example" explains every key.\n${stringify(config)}`,
+    streams,
+    user,
+  };
+}
+
+async function join(
+  { join: file = '', node: givenNode, user: givenUser }: Options,
+  seen: Seen,
+  questions: Questions,
+): Promise<Drawn> {
+  const node = await questions.ask({
+    text: 'name of this host among the twins',
+    flag: '--node NAME',
+    given: givenNode,
+    preset: hostname(),
+    check: demandName,
+  });
+  const text = await readFile(file, 'utf8').catch((error: unknown) => {
+    throw new UsageError(`--join: ${file} can't be read: ${messageOf(error)}`, "copy the first twin's config here");
+  });
+  const { databases, given, accounts } = seen;
+  const find = (user: string) => joinConfig({ text, node, user, databases, given });
+  const user = givenUser ?? defaultUser(find(currentUser()).streams, accounts);
+  return { ...find(user), user };
+}
+
+async function askEtcd({ etcd, solo = false }: Options, questions: Questions): Promise<string[] | null> {
+  if (solo && etcd !== undefined) throw new UsageError('--solo and --etcd exclude each other', 'give one of them');
+  if (solo) return null;
+  const check = (text: string) => {
+    if (text === SOLO || text.split(',').every((url) => /^https?:\/\/./.test(url.trim()))) return;
+    throw new UsageError(`"${text}" is no list of URLs`, 'such as http://10.0.0.1:2379,http://10.0.0.2:2379');
+  };
+  const text = `etcd's URLs, with "," between them ("solo": none, one daemon alone)`;
+  const answer = await questions.ask({
+    text,
+    flag: '--etcd URLS, or --solo',
+    given: etcd,
+    preset: await findEtcd(),
+    check,
+  });
+  return answer === SOLO ? null : answer.split(',').map((url) => url.trim());
+}
+
+async function askStreams({ databases, given }: Seen, questions: Questions): Promise<NamedDatabase[]> {
+  if (given.size > 0) return [...given].map(([name, database]) => ({ name, database }));
+  const streams: NamedDatabase[] = [];
+  for (const database of databases) {
+    const number = streams.filter((one) => one.database.type === database.type).length;
+    const preset = number === 0 ? database.type : `${database.type}-${number + 1}`;
+    const problem = database.problem === null ? '' : ` (${database.problem})`;
+    const text = `${database.type} in ${database.dir}${problem}: its stream's name, "-" leaves it out`;
+    const isUsable = database.problem === null;
+    const name = await questions.ask({
+      text,
+      flag: '--source STREAM=DIR',
+      preset: isUsable ? preset : LEAVE_OUT,
+      check: demandStream,
+    });
+    if (name !== LEAVE_OUT) streams.push({ name, database });
+  }
+  if (streams.length > 0) return streams;
+  throw new UsageError(
+    databases.length === 0
+      ? 'no MariaDB, MySQL, PostgreSQL or Redis with a log was seen on this host'
+      : 'no database is left to ship',
+    'start it, run setup as root to see more, or name its directory: --source STREAM=DIR',
+  );
+}
+
+const demandName = (text: string) => {
+  if (!NAME.test(text)) throw new UsageError(`"${text}" is not a valid name`, 'use letters, digits, "-", "_" and "."');
+};
+const demandStream = (text: string) => {
+  if (text !== LEAVE_OUT && !/^[a-z0-9][a-z0-9._-]*$/.test(text)) {
+    throw new UsageError(`"${text}" is not a valid name`, 'use lower-case letters, digits, "-", "_" and "."');
+  }
+};
+
+/** The package's user, unless logs that their owner alone may read ask for that one. */
+function defaultUser(streams: readonly NamedDatabase[], accounts: Accounts): string {
+  const closed = streams.find(({ database }) => !database.isGroupReadable);
+  if (closed) return accounts.user(closed.database.owner.uid);
+  return accounts.groupOf('shipmate') === null ? currentUser() : 'shipmate';
+}
