@@ -3,7 +3,6 @@ import type { Coordination, Twin } from '../coordination/coordination.ts';
 import { FORMAT_VERSION } from '../core/header.ts';
 import type { Log } from '../core/log.ts';
 import { messageOf, ShipmateError } from '../errors.ts';
-import type { Metrics } from '../metrics.ts';
 import type { BandwidthLimits } from './limits.ts';
 import type { RunningStreams } from './streams.ts';
 import type { Wake } from './wake.ts';
@@ -14,7 +13,6 @@ export interface DaemonOptions {
   /** Started by whoever put the daemon together. */
   readonly streams: RunningStreams;
   readonly coordination: Coordination;
-  readonly metrics: Metrics;
   readonly log: Log;
   /** What may be sent; absent where nothing asks, in tests. */
   readonly limits?: BandwidthLimits;
@@ -46,7 +44,7 @@ export async function runDaemon(options: DaemonOptions, signal: AbortSignal): Pr
 
 /** Tells the twins how every stream stands, on change and twice a second. */
 async function publish(
-  { node, version, streams, coordination, metrics, log, limits, changed }: DaemonOptions,
+  { node, version, streams, coordination, log, limits, changed }: DaemonOptions,
   signal: AbortSignal,
 ) {
   let failure: string | null = null;
@@ -60,7 +58,6 @@ async function publish(
       ...(limits && { bandwidth: limits.state() }),
     };
     try {
-      metrics.coordination(coordination.health());
       await coordination.twins.publish(twin);
       if (failure !== null) log.info('the twins can be told again how this one stands');
       failure = null;

@@ -89,7 +89,7 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   });
   streams.start();
   const stopping = new AbortController();
-  const parts = { node, version, streams: streams.running, coordination, metrics, log, limits, changed };
+  const parts = { node, version, streams: streams.running, coordination, log, limits, changed };
   const done = runDaemon(parts, stopping.signal).finally(release);
   done.catch(() => {}); // whoever started the daemon awaits it
   return {

@@ -101,7 +101,7 @@ export class Pair {
     const stopping = new AbortController();
     const streams = new RunningStreams();
     streams.start(shipper);
-    const done = runDaemon({ node, version: 'test', streams, coordination, metrics, log, changed }, stopping.signal);
+    const done = runDaemon({ node, version: 'test', streams, coordination, log, changed }, stopping.signal);
     done.catch(() => {});
     const stop = async () => {
       stopping.abort(new Error('stopped'));
