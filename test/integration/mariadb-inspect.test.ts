@@ -126,6 +126,7 @@ describe('an operator is told, with what to run,', () => {
       return findings.find(({ level, message }) => level === 'error' && message.includes('a take-over now would need'));
     });
     expect(aged.hint).toContain('binlog_expire_logs_seconds');
+    expect(await open(replica).retention?.()).toEqual({ bytes: null, seconds: 2 });
     expect(await wrongAt(replica)).toContainEqual(says('^warning: binlog_format is STATEMENT'));
     await replica.query("SET GLOBAL binlog_format = 'MIXED', GLOBAL binlog_expire_logs_seconds = 0");
   });

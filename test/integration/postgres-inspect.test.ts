@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
-import { inspectPostgres } from '../../src/source/postgres/inspect.ts';
+import { askRetention, inspectPostgres } from '../../src/source/postgres/inspect.ts';
 import type { Finding } from '../../src/source/source.ts';
 import { type Postgres, startPostgres } from '../helpers/postgres.ts';
 import { until } from '../helpers/wait.ts';
@@ -24,6 +24,10 @@ afterAll(() => primary?.stop());
 
 const findingsAt = (at: Postgres, { url = at.url, slotName = 'shipmate_billing' } = {}): Promise<Finding[]> =>
   inspectPostgres({ url, dir: at.dataDir, slotName, stream: 'billing' });
+
+/** How much WAL the server keeps for the slot. */
+const retentionAt = async ({ url, dataDir: dir }: Postgres) =>
+  (await askRetention({ url, dir, slotName: 'shipmate_billing', stream: 'billing' })).bytes;
 
 /** Warnings and errors, each with what to do about it. */
 async function wrongAt(at: Postgres, options: { url?: string; slotName?: string } = {}): Promise<string[]> {
@@ -95,6 +99,7 @@ test('a careful one has nothing to mend, with the least rights', async () => {
 test('a slot is told of while it fills the disk, and when it was given up', async () => {
   await primary.sql("SELECT pg_create_physical_replication_slot('shipmate_billing', true)");
   expect(await wrongAt(primary)).toEqual([]);
+  expect(await retentionAt(primary)).toBeGreaterThan(900 * 2 ** 20);
   for (const [name, value] of Object.entries({
     max_wal_size: '2MB',
     wal_keep_size: '0',
@@ -119,9 +124,11 @@ test('a slot is told of while it fills the disk, and when it was given up', asyn
   expect(seen.at(-1)).toEqual(
     says('error: the replication slot shipmate_billing was given up', 'shipmate status', 'Raise max_slot_wal'),
   );
+  expect(await retentionAt(primary)).toBe(0);
   await primary.sql("SELECT pg_drop_replication_slot('shipmate_billing')");
   await primary.sql('ALTER SYSTEM RESET ALL');
   await primary.sql('SELECT pg_reload_conf()');
+  expect(await retentionAt(primary)).toBeNull();
 });
 
 test('a standby that receives, one that does not, and one that streams by the slot meant for shipmate', async () => {
