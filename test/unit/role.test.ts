@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { openSolo } from '../../src/coordination/solo.ts';
+import { encodeHeader } from '../../src/core/header.ts';
+import { placeKey } from '../../src/core/keys.ts';
 import { Discontinuity, ShipmateError } from '../../src/errors.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
@@ -37,6 +39,34 @@ describe('the role loop', () => {
     await pair.shipped();
     expect(await pair.openings()).toEqual(['a: start', 'b: resume']);
     expect((await pair.chain())[0]!.header).toMatchObject({ term: 1, slot: 0, kind: 'opening' });
+  });
+
+  test('what lay in the log unread took as long to be durable as it lay there', async () => {
+    const pair = newPair();
+    pair.log.append(); // its events are long over
+    const { metrics } = pair.start('a');
+    await pair.hasRole('a', 'master');
+    await pair.shipped();
+    await until('it is told', async () => {
+      const buckets = (await metrics.text()).matchAll(/write_to_durable_seconds_bucket{le="(300|\+Inf)".*} (\d+)/g);
+      const [most, all] = [...buckets].map(([, , count]) => Number(count));
+      return most === 0 && all! > 0;
+    });
+  });
+
+  test('a stranger’s object in a term is told by the standby that walks over it', async () => {
+    const pair = newPair();
+    pair.log.append();
+    pair.start('a');
+    await pair.hasRole('a', 'master');
+    const { metrics, said } = pair.start('b');
+    await pair.isReady('b');
+    await pair.shipped();
+    const { header, digest: prev } = (await pair.chain()).at(-1)!;
+    const stranger = { ...header, slot: header.slot + 1, claim: 'of nobody', prev };
+    pair.store.overwrite(placeKey(STREAM, stranger), encodeHeader(stranger).frame);
+    await until('it is told', async () => /alarm="foreign-object".*} 1$/m.test(await metrics.text()));
+    expect(said).toContainEqual(expect.stringMatching(/holds a chunk that is not its owner's \(node a\)/));
   });
 
   test('a lost lease deposes the master; nothing of it stands after its seal', async () => {
