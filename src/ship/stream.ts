@@ -223,7 +223,7 @@ export class StreamShipper {
       metrics.alarm('gap', result === 'gap');
       metrics.alarm('fork', result === 'fork');
     }
-    const stores = this.#copies?.status() ?? [];
+    const stores = this.#hasLeft ? [] : (this.#copies?.status() ?? []);
     return {
       name,
       role: this.#role,
