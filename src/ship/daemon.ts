@@ -3,6 +3,7 @@ import type { Coordination, Twin } from '../coordination/coordination.ts';
 import { FORMAT_VERSION } from '../core/header.ts';
 import type { Log } from '../core/log.ts';
 import { messageOf, ShipmateError } from '../errors.ts';
+import { compareClocks } from './clocks.ts';
 import type { BandwidthLimits } from './limits.ts';
 import type { RunningStreams } from './streams.ts';
 import type { Wake } from './wake.ts';
@@ -33,11 +34,13 @@ export async function runDaemon(options: DaemonOptions, signal: AbortSignal): Pr
     if (!publishing.signal.aborted) failed.abort(error);
   });
   const limited = options.limits?.keep(publishing.signal);
+  const { node, coordination, log } = options;
+  const compared = compareClocks({ node, twins: coordination.twins, log }, publishing.signal).catch(() => {});
   try {
     await options.streams.untilEnded(AbortSignal.any([signal, failed.signal]));
   } finally {
     publishing.abort(new Error('stopped'));
-    await Promise.all([published, limited]);
+    await Promise.all([published, limited, compared]);
   }
   if (failed.signal.aborted) throw failed.signal.reason;
 }
