@@ -33,7 +33,11 @@ const ANSWER_MS = 60_000;
 /** Looks at everything that a daemon with this config would need; changes nothing but one probe object a store. */
 export async function inspect(config: Config): Promise<About[]> {
   const log = createLog({ node: config.node, level: 'error' });
-  const coordination = await openCoordination(config, log);
+  const failures: Finding[] = [];
+  const coordination = await openCoordination(config, log).catch((error: unknown) => {
+    failures.push(...failed(error));
+    return openCoordination({ ...config, coordination: { kind: 'solo' } }, log); // what is not in etcd is looked at all the same
+  });
   try {
     const streams = Object.values(config.streams);
     const chosen = new Map(
@@ -51,13 +55,13 @@ export async function inspect(config: Config): Promise<About[]> {
         [primary, ...plan.copies].map((store): [string, string] => [store, name]),
       ),
     );
-    const { kind } = coordination;
+    const { kind } = config.coordination;
     const findings = [
       about('config', async () => [
         { level: 'ok', message: `${countText(streams.length, 'stream')}, node ${config.node}` },
       ]),
       about('host', () => inspectHost(config)),
-      about(kind, () => inspectTwins(coordination, config, chosen)),
+      about(kind, async () => (failures.length > 0 ? failures : inspectTwins(coordination, config, chosen))),
       about(kind, async () => certificateFindings(await coordination.certificates(), Date.now())),
       about(kind, async () => (config.coordination.kind === 'etcd' ? inspectEndpoints(config.coordination) : [])),
       about('limits', () => inspectLimits(coordination, config)),
@@ -110,15 +114,12 @@ function inspectPlan({ name, plan }: StreamConfig, primary: string): Finding[] {
 }
 
 async function about(subject: string, look: () => Promise<Finding[]>): Promise<About[]> {
-  try {
-    return (await within(ANSWER_MS, look())).map((finding) => ({ about: subject, ...finding }));
-  } catch (error) {
-    return failed(error).map((finding) => ({
-      about: subject,
-      ...finding,
-      message: finding.message.replace(`${subject}: `, ''),
-    }));
-  }
+  const findings = await within(ANSWER_MS, look()).catch(failed);
+  const named = `${subject}: `; // is said already
+  return findings.map((finding) => {
+    const { message } = finding;
+    return { about: subject, ...finding, message: message.startsWith(named) ? message.slice(named.length) : message };
+  });
 }
 
 function failed(error: unknown): Finding[] {
@@ -200,31 +201,27 @@ function inspectRecipients(stream: StreamConfig): Finding[] {
   return [names.length > 1 ? { level: 'ok', message } : { level: 'warning', message: `${message} alone`, hint }];
 }
 
+interface Means {
+  readonly source: LogSource;
+  readonly coordination: Coordination;
+  /** Name of the store. */
+  readonly primary: string;
+}
+
 /** The source by itself, whatever becomes of the store, and how it goes on from the archive's end. */
-async function inspectStream(
-  config: Config,
-  stream: StreamConfig,
-  means: { source: LogSource; coordination: Coordination; primary: string },
-): Promise<Finding[]> {
+async function inspectStream(config: Config, stream: StreamConfig, means: Means): Promise<Finding[]> {
   let at: Position | undefined;
-  const findings = await aboutArchive(config, stream, { ...means, onLocated: (place) => (at = place) }).catch(failed);
+  const onLocated = (place: Position) => {
+    at = place;
+  };
+  const findings = await aboutArchive(config, stream, { ...means, onLocated }).catch(failed);
   return [...(await means.source.inspect(at)), ...findings];
 }
 
 async function aboutArchive(
   config: Config,
   { name }: StreamConfig,
-  {
-    source,
-    coordination,
-    primary,
-    onLocated,
-  }: {
-    source: LogSource;
-    coordination: Coordination;
-    primary: string;
-    onLocated: (at: Position) => void;
-  },
+  { source, coordination, primary, onLocated }: Means & { onLocated: (at: Position) => void },
 ): Promise<Finding[]> {
   const found = await readArchive(await openStore(config, primary), name);
   if (found === null) {

@@ -19,11 +19,9 @@ export async function inspectHost(config: Config): Promise<Finding[]> {
 }
 
 async function inspectStateDir({ stateDir }: Config): Promise<Finding[]> {
-  const found = await stat(stateDir).catch((error: unknown) => {
-    if (codeOf(error) === 'ENOENT') return null;
-    throw error;
-  });
-  if (found === null) return inspectParent(stateDir);
+  const found = await stat(stateDir).catch((error: unknown) => codeOf(error) ?? 'unknown');
+  if (found === 'ENOENT') return inspectParent(stateDir);
+  if (typeof found === 'string') return [notWritable(stateDir)];
   if (!found.isDirectory()) {
     return [
       { level: 'error', message: `stateDir ${stateDir} is no directory`, hint: 'correct "stateDir" in the config' },

@@ -8,8 +8,9 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/g
 import { stringify } from 'yaml';
 import { certificateFindings } from '../../src/inspect/twins.ts';
 import type { About } from '../../src/inspect.ts';
+import { expireCertificate, makeCertificates } from '../helpers/certificates.ts';
 import { checkoutForServers } from '../helpers/checkout.ts';
-import { shipmate } from '../helpers/daemon.ts';
+import { SHIPMATE, shipmate } from '../helpers/daemon.ts';
 import { type Etcd, startEtcd } from '../helpers/etcd.ts';
 import { freePort } from '../helpers/ports.ts';
 import { serverFolder, serverUser } from '../helpers/postgres.ts';
@@ -98,7 +99,7 @@ describe('check says before it happens, with what to run,', () => {
     });
   });
 
-  test('that the daemon of this user could not keep its state', async () => {
+  test('that the daemon of this user could neither keep its state nor read the log', async () => {
     const folder = await serverFolder('shipmate-check-');
     try {
       const program = join(await checkoutForServers(folder), 'bin', 'shipmate');
@@ -112,6 +113,9 @@ describe('check says before it happens, with what to run,', () => {
       let text = '';
       child.stdout.setEncoding('utf8').on('data', (said) => (text += said));
       expect(await once(child, 'close')).toEqual([1, null]);
+      expect(text).toMatch(
+        /^stream audit\n +error +can't read .*log: EACCES.*\n +→ let the user who runs shipmate read/m,
+      );
       expect(text).toMatch(
         /error .*stateDir \/proc\/shipmate is not there, and uid \d+ may not make it\n +→ .*install -d -m 0700/,
       );
@@ -199,6 +203,73 @@ describe('check says before it happens, with what to run,', () => {
     expect(findings.filter(({ about }) => about === 'store main').map(({ level }) => level)).toEqual(['ok']);
   });
 });
+
+describe('with certificates, check says', () => {
+  let secured: Etcd;
+  beforeAll(async () => {
+    secured = await startEtcd({ tls: 'mutual' });
+  }, 60_000);
+  afterAll(() => secured?.stop());
+  const using = (tls: object) => ({ ...sound(), coordination: { etcd: { endpoints: secured.endpoints, tls } } });
+
+  test('until when they are good', async () => {
+    const { code, findings, wrong } = await check(using(secured.tls!));
+    expect(code).toBe(0);
+    expect(wrong).toEqual(
+      ['ca', 'cert'].map((which) => says(`^warning etcd: the certificate tls.${which} expires in 1 days`, 'renew it')),
+    );
+    expect(findings).toContainEqual({ about: 'etcd', level: 'ok', message: 'answers; daemons alive: none' });
+  });
+
+  test('that one has expired, and that etcd does not take it', async () => {
+    await mkdir(join(dir, 'expired'));
+    const { cert, key } = makeCertificates(join(dir, 'expired'));
+    expireCertificate(join(dir, 'expired'));
+    const { code, wrong } = await check(using({ ...secured.tls!, cert, key }));
+    expect(code).toBe(1);
+    expect(wrong).toContainEqual(
+      says("^error etcd: etcd can't be reached", "refuses this node's certificate", 'tls.cert'),
+    );
+    expect(wrong).toContainEqual(says('^error etcd: the certificate tls.cert expired on', 'renew it'));
+  });
+
+  test('that the authority is another one', async () => {
+    await mkdir(join(dir, 'other'));
+    const { ca } = makeCertificates(join(dir, 'other'), { days: 90 });
+    const { code, wrong } = await check(using({ ...secured.tls!, ca }));
+    expect(code).toBe(1);
+    expect(wrong).toContainEqual(says('^error etcd: .*not signed by an authority that this node trusts', 'tls.ca'));
+  });
+
+  test('that a file of theirs is not there; all else is looked at nevertheless', async () => {
+    const { code, findings, wrong } = await check(using({ ...secured.tls!, cert: '/nowhere/cert.pem' }));
+    expect({ code, wrong }).toEqual({
+      code: 1,
+      wrong: expect.arrayContaining([says('^error etcd: .*/nowhere/cert.pem')]),
+    });
+    expect(findings.filter(({ about }) => about === 'store main').map(({ level }) => level)).toEqual(['ok']);
+  });
+});
+
+test('a store that is full is an error, with its cause', async () => {
+  const file = join(dir, 'full.yaml');
+  await writeFile(file, stringify({ ...sound(), coordination: 'solo' }));
+  // In a mount namespace of its own: a file system of one page, which is full.
+  const full = `mount -t tmpfs -o size=4k none ${join(dir, 'store')} && { dd if=/dev/zero of=${join(dir, 'store')}/ballast bs=4k count=1 2>/dev/null; ${SHIPMATE} check -c ${file}; }`;
+  const unshare = [
+    'unshare',
+    ...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']),
+    '--mount',
+    'sh',
+    '-c',
+    full,
+  ];
+  const child = spawn(unshare[0]!, unshare.slice(1), { stdio: ['ignore', 'pipe', 'ignore'] });
+  let text = '';
+  child.stdout.setEncoding('utf8').on('data', (said) => (text += said));
+  expect(await once(child, 'close')).toEqual([1, null]);
+  expect(text).toMatch(/^store main\n +error +.*(no space|full|ENOSPC).*\n +→ ./im);
+}, 60_000);
 
 test('certificates: expired, or soon', () => {
   const nowMs = Date.parse('2026-11-22T00:00:00Z');

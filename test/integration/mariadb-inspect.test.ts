@@ -131,6 +131,15 @@ describe('an operator is told, with what to run,', () => {
     await replica.query("SET GLOBAL binlog_format = 'MIXED', GLOBAL binlog_expire_logs_seconds = 0");
   });
 
+  test('that the URL leads to another server than the one whose binlogs are read', async () => {
+    expect(await wrongAt(primary, replica.url)).toEqual([
+      says(
+        '^error: the server at .* is mariadb-12, but the newest binlog here was written by mariadb-11',
+        'never to an address',
+      ),
+    ]);
+  });
+
   test('which rights the user of "url:" lacks', async () => {
     await primary.query("CREATE USER shipmate@127.0.0.1 IDENTIFIED BY 's3cret'");
     const url = `mariadb://shipmate:s3cret@127.0.0.1:${primary.port}`;

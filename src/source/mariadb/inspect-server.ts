@@ -15,10 +15,12 @@ export interface InspectOptions {
   readonly flavour: Flavour;
   /** What this twin would still have to ship if it took over now; null: not known. */
   readonly backlog: Backlog | null;
+  /** The origin of the newest binlog: `mariadb-1`; null: not known. */
+  readonly writtenBy: string | null;
 }
 
 /** Asks the server what only SQL knows. Never shows the URL's password. */
-export async function inspectServer({ url, flavour, backlog }: InspectOptions): Promise<Finding[]> {
+export async function inspectServer({ url, flavour, backlog, writtenBy }: InspectOptions): Promise<Finding[]> {
   let facts: ServerFacts;
   try {
     facts = await askServer(url, flavour);
@@ -34,6 +36,8 @@ export async function inspectServer({ url, flavour, backlog }: InspectOptions): 
       },
     ];
   }
+  const asked = `${flavour}-${facts.variables.get('server_id')}`;
+  if (writtenBy !== null && writtenBy !== asked) return [otherServer(url, asked, writtenBy)];
   return [
     ...binlogFindings(facts),
     ...durabilityFindings(facts.variables),
@@ -41,6 +45,13 @@ export async function inspectServer({ url, flavour, backlog }: InspectOptions): 
     ...replicationFindings(facts),
   ];
 }
+
+/** What it says of itself is then nothing about the log that is read here. */
+const otherServer = (url: string, asked: string, writtenBy: string): Finding => ({
+  level: 'error',
+  message: `the server at ${redact(url)} is ${asked}, but the newest binlog here was written by ${writtenBy}`,
+  hint: 'let "url:" lead to the server whose binlogs are in "dir:", by its socket: never to an address that moves with the primary',
+});
 
 type Variables = ServerFacts['variables'];
 

@@ -28,3 +28,12 @@ function checksums(header: SegmentHeader): Finding {
     hint: "SET GLOBAL binlog_checksum = CRC32, and in the server's configuration",
   };
 }
+
+/** Whose the newest binlog is, as its first events say; null where that can't be told. */
+export async function writerOf(binlogs: Binlogs): Promise<string | null> {
+  const newest = await binlogs.look().then(
+    (lineage) => lineage.newestUsable(),
+    () => null,
+  );
+  return newest?.header.origin ?? null;
+}
