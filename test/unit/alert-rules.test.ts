@@ -36,7 +36,7 @@ test('promtool finds nothing wrong with the rules and the scrape config', async 
 test('each alert fires when it should, and not when it should not', async () => {
   const { stdout } = await run('promtool', ['test', 'rules', 'shipmate.rules.test.yml'], { cwd: DEPLOY });
   expect(stdout).toContain('SUCCESS');
-}, 60_000);
+}, 180_000);
 
 test('of each alert both is tested: that it fires, and that it does not', async () => {
   const { tests } = parse(await readFile(join(DEPLOY, 'shipmate.rules.test.yml'), 'utf8'));
