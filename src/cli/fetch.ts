@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { Decoder, DecoderOptions } from '../codec/decoder.ts';
 import { streamOf } from '../config.ts';
 import { messageOf, NotInArchive, UsageError } from '../errors.ts';
 import type { Recovery } from '../restore/ahead-files.ts';
@@ -23,7 +24,7 @@ const TIMEOUT_SECONDS = 300;
 /** While the archive goes over to another timeline: a master that dies just then has a successor by then. */
 const GOING_OVER = { withinMs: 30_000, everyMs: 250 } as const;
 /** Of short-lived garbage, where the launcher allows 1: collecting it so often took a seventh of what reads ahead. */
-const READ_AHEAD_MIB = 8;
+const READ_AHEAD_MIB = 32;
 
 export function defineFetch(command: Command): void {
   addHelp(command, {
@@ -78,7 +79,9 @@ async function carryOut(command: Command, asked: Asked): Promise<void> {
   const path = resolve(dest);
   const recovery = kind === 'segment' ? await recoveryOf(command) : null;
   if (recovery && (await takeAhead(recovery, segment, path))) return;
-  const chunks = await openChunks(command, asked);
+  // For one file alone a thread takes longer to start than to decode.
+  const decoder = await decoderFor(options, { inlineBytes: Number.POSITIVE_INFINITY });
+  const chunks = await openChunks(command, asked, decoder);
   const onWait = ({ message }: Error) => process.stderr.write(`warning: ${message}; waiting for it\n`);
   const found = await onceOver(() => findFile(chunks, segment, files), { ...GOING_OVER, onWait });
   if ('absent' in found && found.isPassed) return writeStandIn(stream, path, partialPath(path));
@@ -103,12 +106,16 @@ function giveUp({ segment, stream, options: { timeout } }: Asked): never {
   throw new Error('killed');
 }
 
-async function openChunks(command: Command, { stream, options }: Asked): Promise<ChunkReader> {
-  const [config, { openStore }, { ChunkReader }, { openDecoder }, { demandArchive }, { patient }] = await Promise.all([
+async function decoderFor({ identity }: Options, more: Pick<DecoderOptions, 'inlineBytes'> = {}): Promise<Decoder> {
+  const { openDecoder } = await import('../codec/decoder.ts');
+  return openDecoder({ identities: await readIdentities(identity), ...more });
+}
+
+async function openChunks(command: Command, { stream, options }: Asked, decoder: Decoder): Promise<ChunkReader> {
+  const [config, { openStore }, { ChunkReader }, { demandArchive }, { patient }] = await Promise.all([
     readConfig(command, { lazy: true }),
     import('../wiring/stores.ts'),
     import('../restore/chunks.ts'),
-    import('../codec/decoder.ts'),
     import('../restore/reading.ts'),
     import('../archive/patient-store.ts'),
   ]);
@@ -120,8 +127,7 @@ async function openChunks(command: Command, { stream, options }: Asked): Promise
   });
   const archive = await demandArchive(store, name);
   const { type } = archive.info.identity;
-  const identities = await readIdentities(options.identity);
-  if (type === 'postgres') return new ChunkReader(archive, openDecoder({ identities }));
+  if (type === 'postgres') return new ChunkReader(archive, decoder);
   throw new UsageError(`stream ${name} is a log of ${type}, not of postgres`, '"shipmate restore" is for it');
 }
 
@@ -151,11 +157,13 @@ async function letReadOn(command: Command, asked: Asked, recovery: Recovery, seg
 async function readOn(command: Command, asked: Asked): Promise<void> {
   const recovery = await recoveryOf(command);
   if (recovery === null) throw new UsageError('nobody says where to keep what is read ahead', 'use bin/shipmate');
+  const decoder = await decoderFor(asked.options);
+  decoder.start(); // while all else is loaded and found
   const { readAhead } = await import('../restore/read-ahead.ts');
   const stopping = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, () => stopping.abort());
   await readAhead({
-    open: () => openChunks(command, asked),
+    open: () => openChunks(command, asked, decoder),
     files: await walFiles(),
     recovery,
     after: asked.segment,

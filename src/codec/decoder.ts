@@ -18,6 +18,8 @@ export interface Decoder {
    * thread dies.
    */
   decode(payload: Uint8Array<ArrayBuffer>, facts: PayloadFacts, key: string): Promise<Decoded>;
+  /** Starts the thread, which takes a tenth of a second, before there is something to decode. */
+  start(): void;
   /** Ends the thread; what is not decoded yet fails. */
   close(): Promise<void>;
 }
@@ -25,6 +27,8 @@ export interface Decoder {
 export interface DecoderOptions {
   /** What opens encrypted chunks. */
   readonly identities?: readonly Identity[];
+  /** Smaller payloads are decoded where they are: the way to a thread and back takes longer. 64 KiB by default. */
+  readonly inlineBytes?: number;
 }
 
 /** What the thread is given, and what it answers. */
@@ -39,22 +43,24 @@ export type Answer = { readonly id: number } & (
   | { readonly failure: { readonly message: string; readonly code: string; readonly hint: string | undefined } }
 );
 
-/** Smaller ones are decoded where they are: the way to a thread and back takes longer. */
 const INLINE_BYTES = 64 * 1024;
 
 /**
  * One thread is enough: it computes digests, while Node's own pool decompresses. It is started when the first large payload
  * comes.
  */
-export function openDecoder({ identities = [] }: DecoderOptions = {}): Decoder {
+export function openDecoder({ identities = [], inlineBytes = INLINE_BYTES }: DecoderOptions = {}): Decoder {
   const thread = new DecodeThread(identities);
   return {
     async decode(payload, facts, key) {
-      if (facts.length < INLINE_BYTES) {
+      if (facts.length < inlineBytes) {
         return { bytes: await decodePayload(payload, facts, key, identities), release() {} };
       }
       const plain = await thread.decode({ payload, facts, key });
       return { bytes: plain, release: () => discard(plain.buffer) };
+    },
+    start() {
+      thread.start();
     },
     close: () => thread.close(),
   };
@@ -76,10 +82,10 @@ class DecodeThread {
   decode(order: Omit<Order, 'id'>): Promise<Uint8Array<ArrayBuffer>> {
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array<ArrayBuffer>>();
     const id = ++this.#lastId;
-    this.#worker ??= this.#start();
-    this.#worker.ref();
+    const worker = this.start();
+    worker.ref();
     this.#orders.set(id, { resolve, reject });
-    this.#worker.postMessage({ id, ...order } satisfies Order, [order.payload.buffer]);
+    worker.postMessage({ id, ...order } satisfies Order, [order.payload.buffer]);
     return promise;
   }
 
@@ -87,7 +93,8 @@ class DecodeThread {
     await this.#worker?.terminate();
   }
 
-  #start(): Worker {
+  start(): Worker {
+    if (this.#worker !== null) return this.#worker;
     const worker = new Worker(new URL('./decode-worker.ts', import.meta.url), {
       workerData: { identities: this.#identities },
     });
@@ -107,6 +114,8 @@ class DecodeThread {
       for (const { reject } of this.#orders.values()) reject(died(cause));
       this.#orders.clear();
     });
+    worker.unref();
+    this.#worker = worker;
     return worker;
   }
 }

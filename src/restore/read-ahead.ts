@@ -31,7 +31,7 @@ const LEAST_SEGMENTS = 2;
 /** Segments that are read at once: while one's last bytes are written, the next one's are on their way. */
 const AT_ONCE = 2;
 /** Segments whose headers are known ahead of those that are read. */
-const KNOWN_AHEAD = 16;
+const KNOWN_AHEAD = 32;
 const IDLE_MS = 60_000;
 /** How long the archive may take something back before that is seen. */
 const CHECK_MS = 5_000;
@@ -115,7 +115,8 @@ class Ahead {
   #finding: Promise<void> | null = null;
   /** Up to here the log is found. */
   #foundTo: string;
-  #isAtHead = false;
+  /** When nothing was found behind that; null: it was not looked for, or something was found. */
+  #atHeadMs: number | null = null;
   #asked: string;
   /** Whole, and not seen to be taken. */
   #held: readonly string[] = [];
@@ -184,6 +185,7 @@ class Ahead {
     if (asked === this.#asked || files.kindOf(asked) !== 'segment') return;
     this.#asked = asked;
     this.#move();
+    this.#atHeadMs = null;
     const { to } = files.span(asked, segmentBytes);
     const isNext = (name: string) => !files.covers(to, files.span(name, segmentBytes).to);
     const known = [...held, ...this.#reading.keys(), ...this.#queue.map(({ name }) => name)];
@@ -200,11 +202,16 @@ class Ahead {
 
   #move(): void {
     this.#movedMs = performance.now();
-    this.#isAtHead = false;
+  }
+
+  /** A look for more costs a hundred reads and more: at the head it is for once a second, while something is taken. */
+  get #mayBeMore(): boolean {
+    const atHeadMs = this.#atHeadMs;
+    return atHeadMs === null || (this.#movedMs > atHeadMs && performance.now() - atHeadMs > TICK_MS);
   }
 
   #fill(): void {
-    if (this.#finding === null && !this.#isAtHead && this.#queue.length < KNOWN_AHEAD / 2) {
+    if (this.#finding === null && this.#mayBeMore && this.#queue.length < KNOWN_AHEAD / 2) {
       this.#finding = this.#find().finally(() => {
         this.#finding = null;
       });
@@ -244,7 +251,7 @@ class Ahead {
       }
       this.#foundTo = toId;
     }
-    this.#isAtHead = this.#foundTo === from;
+    this.#atHeadMs = this.#foundTo === from ? performance.now() : null;
     const isKnown = (name: string) => join(this.#directory, name + FILES.part) === expected;
     if (![...this.#reading.keys(), ...this.#queue.map(({ name }) => name)].some(isKnown))
       await rm(expected, { force: true });
