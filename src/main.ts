@@ -8,12 +8,12 @@ import { join } from 'node:path';
  * one: whoever could write to it could run code as this user.
  */
 function ownCacheDirectory(): string | null {
-  const base = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
   try {
+    const base = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
     const found = statSync(base);
     return found.isDirectory() && found.uid === process.getuid?.() ? join(base, 'shipmate') : null;
   } catch {
-    return null; // it is not there, or another user's $HOME was kept
+    return null; // it is not there, another user's $HOME was kept, or this user has no name here, as in a container
   }
 }
 
