@@ -4,21 +4,14 @@ set -euo pipefail
 umask 0027
 
 base=/var/lib/mysql
-mkdir -p "$base/binlog"
+mkdir -p "$base/binlog" "$base/tmp"
 chmod 2750 "$base/binlog"
 [[ ! -d $base/data ]] || exit 0
 
 say() { printf 'prepare: %s\n' "$*" >&2; }
 primary=$(</etc/pair/primary)
-MYSQL_PWD=$(</run/secrets/mariadb/replication)
-remote=(--no-defaults --user=replication --connect-timeout=3)
-answers() { MYSQL_PWD=$MYSQL_PWD mariadb "${remote[@]}" --host="$1.mariadb" -e 'DO 1' 2>/dev/null; }
-
-part=$base/data.part
-rm -rf "$part"
-mkdir -m 2750 "$part"
-say "installing the system tables"
-mariadb-install-db --no-defaults --datadir="$part" --skip-test-db >/tmp/install.log 2>&1 || { cat /tmp/install.log >&2; exit 1; }
+MYSQL_PWD=$(</run/secrets/mariadb/replication) && export MYSQL_PWD
+answers() { mariadb --no-defaults --host="$1.mariadb" --user=replication --connect-timeout=3 -e 'DO 1' 2>/dev/null; }
 
 if [[ $NODE == "$primary" ]]; then
   other=mariadb-$((1 - ${NODE##*-}))
@@ -26,7 +19,16 @@ if [[ $NODE == "$primary" ]]; then
     say "$other has a database and this volume has none: make $other the primary (docs/kubernetes.md), then this one copies it"
     exit 1
   fi
-else
+fi
+
+part=$base/data.part
+rm -rf "$part"
+mkdir -m 2750 "$part"
+say "installing the system tables"
+mariadb-install-db --no-defaults --datadir="$part" --skip-test-db --auth-root-socket-user=mysql >/tmp/install.log 2>&1 ||
+  { cat /tmp/install.log >&2; exit 1; }
+
+if [[ $NODE != "$primary" ]]; then
   say "waiting for $primary"
   until answers "$primary"; do sleep 1; done
   say "copying it"
@@ -39,7 +41,7 @@ else
     kill -0 "$server" || { cat /tmp/copy.log >&2; exit 1; }
     sleep 0.2
   done
-  MYSQL_PWD=$MYSQL_PWD mariadb-dump "${remote[@]:0:2}" --host="$primary.mariadb" --all-databases --single-transaction \
+  mariadb-dump --no-defaults --host="$primary.mariadb" --user=replication --all-databases --single-transaction \
     --gtid --master-data=1 --routines --events --triggers | "${local[@]}"
   "${local[@]}" -e 'SHUTDOWN'
   wait "$server"

@@ -28,5 +28,5 @@ CHANGE MASTER TO MASTER_HOST = '$primary.mariadb', MASTER_USER = 'replication', 
 START SLAVE;
 SQL
 fi
-exec mariadbd --defaults-file=/etc/mariadb/my.cnf --server-id=$((${NODE##*-} + 1)) --read-only="$read_only" \
+exec mariadbd --defaults-file=/etc/mariadb/my.cnf --server-id=$((101 + ${NODE##*-})) --read-only="$read_only" \
   --skip-slave-start --init-file="$role"
