@@ -90,6 +90,7 @@ function invalid(resource: Resource): string[] {
  * types don't: the compiler looks at each resource as a literal.
  */
 function unknownFields(all: readonly Resource[]): string[] {
+  if (all.length === 0) return []; // the compiler would take the whole project
   mkdirSync(join(ROOT, '.cache'), { recursive: true });
   const folder = mkdtempSync(join(ROOT, '.cache', 'manifests-'));
   try {

@@ -97,6 +97,11 @@ export class PodNode {
     return JSON.parse(text);
   }
 
+  /** Whether anybody listens there. */
+  accepts(address: string, port: number): boolean {
+    return spawnSync('nsenter', [this.network(), 'bash', '-c', `: </dev/tcp/${address}/${port}`]).status === 0;
+  }
+
   /** Ends what runs in the node's network, and the network. Pods are deleted before. */
   async stop(): Promise<void> {
     const all = [...this.#processes, ...this.#pods.values(), this.#anchor];

@@ -109,6 +109,7 @@ export class Pod {
       const status = await node.httpStatus(url, { timeoutSeconds: probe.timeoutSeconds ?? 1 });
       return status !== null && status >= 200 && status < 400;
     }
+    if (probe?.tcpSocket) return node.accepts(node.addressOf(this.name), portOf(probe.tcpSocket.port) ?? 0);
     return true;
   }
 

@@ -85,7 +85,8 @@ if (noKustomize !== null) {
       ['an unknown kind', '"kind":"PodMonitor"', '"kind":"PodMonitors"', /no schema of .* PodMonitors/],
       ['an old version of a kind', '"apiVersion":"policy/v1"', '"apiVersion":"policy/v1beta1"', /no schema of policy/],
     ])('by the schemas: %s', (_, text, by, problem) => {
-      expect(problemsOf(spoilt(text, by)).join('\n')).toMatch(problem);
+      const changed = spoilt(text, by).filter((one, at) => JSON.stringify(one) !== JSON.stringify(gke[at]));
+      expect(problemsOf(changed).join('\n')).toMatch(problem);
     });
 
     test.each([
