@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
@@ -10,6 +10,8 @@ import { endpointOf } from '../../src/cli/drain.ts';
 import { type Config, parseConfig, streamOf } from '../../src/config.ts';
 import { noKustomize, type Resource, render } from '../helpers/manifests.ts';
 import { type Pods, podsOf } from '../helpers/pod-policy.ts';
+
+const DOCKERFILE = readFileSync(join(import.meta.dirname, '..', '..', 'Dockerfile'), 'utf8');
 
 let password: string;
 let dir: string;
@@ -103,6 +105,14 @@ if (noKustomize !== null) {
       const open = (policy?.spec?.egress ?? []).flatMap(({ ports: some }) => (some ?? []).map(({ port }) => port));
       expect(endpoints).toHaveLength(3);
       for (const port of ports) expect(open).toContain(port);
+    });
+
+    test('is the image’s: its user, its port, and its program, which the arguments are given to', () => {
+      const { runAsUser, runAsGroup } = sidecar.securityContext ?? {};
+      expect(DOCKERFILE).toContain(`\nUSER ${runAsUser}:${runAsGroup}\n`);
+      expect(DOCKERFILE).toContain(`\nEXPOSE ${sidecar.ports?.[0]?.containerPort}\n`);
+      expect(DOCKERFILE).toContain('\nENTRYPOINT ["shipmate"]\n');
+      expect(sidecar.command).toBeUndefined();
     });
 
     test('is run, and left, by commands that exist', () => {
