@@ -30,7 +30,7 @@ export class Page {
     let block: { fence: string; language: string; lines: string[] } | null = null;
     let heading = '';
     for (const line of text.split('\n')) {
-      const fence = /^\s*(```+)(.*)$/.exec(line);
+      const fence = /^\s*(?:(?:[-*]|\d+\.)\s+)?(```+)(.*)$/.exec(line);
       if (block !== null) {
         if (fence?.[1] !== block.fence) block.lines.push(line);
         else {
