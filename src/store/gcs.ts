@@ -140,7 +140,7 @@ class GcsStore implements ObjectStore {
   }
 
   async #page(prefix: string, query: URLSearchParams): Promise<{ objects: ObjectInfo[]; next?: string }> {
-    const action = `list ${prefix}`;
+    const action = prefix === '' ? 'list its objects' : `list ${prefix}`;
     const answer = await this.#connection.ask({ action, method: 'GET', path: this.#paths.objects(query.toString()) });
     if (answer.status !== 200) throw this.#connection.fail(action, answer);
     const { items = [], prefixes = [], nextPageToken: next }: ListPage = jsonOf(this.name, action, answer);

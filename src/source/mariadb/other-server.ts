@@ -39,7 +39,7 @@ export async function answerFromOther(
         isLiving(own.server) && own.flavour === 'mariadb' ? await branches.compare(own, head) : UNPROVEN;
       const { divergences, isSealed } = comparison;
       if (divergences.length > 0)
-        return forkAnswer(own, { oldest, head, branches, why: tell(divergences), comparison });
+        return forkAnswer(own, { oldest, head, branches, why: 'it went its own way', comparison });
       const reason = isSealed ? `${standing.why}; whether it went its own way can't be told: ${SEALED}` : standing.why;
       return { result: 'behind', at: null, allowed: false, reason };
     }
@@ -91,7 +91,8 @@ async function forkAnswer(own: OwnLog, { oldest, head, branches, why, comparison
   const at = own.index.position(atFileStart(beyond.at));
   const against = await whyNotTaken(own, { head, branches, comparison });
   const proof = { server: own.server, divergences: divergences.map(inText) };
-  const reason = against === null ? `${why}: ${tell(divergences)}` : `${why}. It is not taken by itself: ${against}`;
+  const what = divergences.length > 0 ? `${why}: ${tell(divergences)}` : why;
+  const reason = against === null ? what : `${what}. It is not taken by itself: ${against}`;
   return { result: 'fork', at, common, allowed: against === null, reason, proof };
 }
 
