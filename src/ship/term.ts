@@ -40,6 +40,8 @@ export interface TermOptions {
 
 /** How long what a term has under way may take to end: the lease is never held for what hangs. */
 const END_MS = 1_000;
+/** A source that could be read for so long without a failure works. */
+const STEADY_MS = 10_000;
 /** How exactly a log tells when something was written. */
 const EVENT_TIME_MS = 1_000;
 
@@ -124,6 +126,8 @@ export class Term {
 
   async #gather(slices: AsyncIterable<LogSlice>, signal: AbortSignal): Promise<void> {
     const iterator = slices[Symbol.asyncIterator]();
+    // A log that nobody writes to gives no slice by which it would show that it can be read again.
+    const steady = setTimeout(() => this.#options.trouble.clear('source'), STEADY_MS);
     try {
       const ask = () => {
         const next = iterator.next();
@@ -142,6 +146,7 @@ export class Term {
         next = ask();
       }
     } finally {
+      clearTimeout(steady);
       await iterator.return?.().catch(() => {});
     }
   }
