@@ -64,7 +64,7 @@ export interface BandwidthMetrics {
 export class Metrics {
   readonly #registry = new Registry();
   readonly #ofStreams = new Registry();
-  readonly #streams: ReturnType<typeof streamCollectors>;
+  readonly #streams: StreamCollectors;
   readonly #shown = new Set<string>();
   readonly #reachable: Gauge;
   readonly #leaseRemaining: Gauge;
@@ -159,12 +159,7 @@ export class Metrics {
   stream(stream: string): StreamMetrics {
     const all = this.#streams;
     this.#shown.add(stream);
-    for (const counter of [all.chunks, all.plainBytes, all.storedBytes, all.deposed, all.handedOn]) {
-      counter.inc({ stream }, 0);
-    }
-    for (const result of RESULTS) all.takeOvers.inc({ stream, result }, 0);
-    for (const alarm of ALARMS) all.alarm.set({ stream, alarm }, 0);
-    all.writeToDurable.zero({ stream });
+    beginAtZero(all, stream);
     let shownCopies: readonly string[] = [];
     const oneOf = <T extends string>(gauge: Gauge, label: string, values: readonly T[], now: T | null) => {
       for (const value of values) gauge.set({ stream, [label]: value }, value === now ? 1 : 0);
@@ -228,7 +223,17 @@ export class Metrics {
   }
 }
 
-function forgetCopy(all: ReturnType<typeof streamCollectors>, stream: string, store: string): void {
+type StreamCollectors = ReturnType<typeof streamCollectors>;
+
+function beginAtZero(all: StreamCollectors, stream: string): void {
+  const { chunks, plainBytes, storedBytes, deposed, handedOn, takeOvers, alarm: alarms, writeToDurable } = all;
+  for (const counter of [chunks, plainBytes, storedBytes, deposed, handedOn]) counter.inc({ stream }, 0);
+  for (const result of RESULTS) takeOvers.inc({ stream, result }, 0);
+  for (const alarm of ALARMS) alarms.set({ stream, alarm }, 0);
+  writeToDurable.zero({ stream });
+}
+
+function forgetCopy(all: StreamCollectors, stream: string, store: string): void {
   all.copyLagBytes.remove({ stream, store });
   all.copyLagSeconds.remove({ stream, store });
   for (const state of COPY_STATES) all.copyState.remove({ stream, store, state });
@@ -296,7 +301,10 @@ function streamCollectors(registers: Registry[]) {
     slot: gauge('cursor_slot', 'Slot of the cursor in its term.'),
     lagBytes: gauge('lag_bytes', 'Log bytes of this twin that are not durable in the primary store.'),
     lagSeconds: gauge('lag_seconds', 'Age of the oldest log byte of this twin that is not durable.'),
-    streamLagBytes: gauge('stream_lag_bytes', 'The same of the twin whose log goes furthest: what the stream lags.'),
+    streamLagBytes: gauge(
+      'stream_lag_bytes',
+      'Log bytes that are not durable in the primary store, of the twin whose log goes furthest.',
+    ),
     streamLagSeconds: gauge('stream_lag_seconds', 'Age of the oldest log byte of any twin that is not durable.'),
     twins: gauge('twins', 'Daemons that have this stream and are alive, as etcd has it.'),
     retentionBytes: gauge(
