@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { access, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import type { Command } from 'commander';
 import { stringify } from 'yaml';
@@ -84,19 +84,14 @@ async function carryOut(command: Command, options: Options): Promise<void> {
     const drawn =
       options.join === undefined ? await draw(options, seen, questions) : await join(options, seen, questions);
     parseConfig(drawn.text, { file, lazy: true });
-    const { user } = drawn;
-    if (!dryRun)
-      await writeConfig({
-        file,
-        text: drawn.text,
-        gid: process.getuid?.() === 0 ? accounts.groupOf(user) : null,
-        keepAs,
-      });
+    const { text, user } = drawn;
+    const gid = process.getuid?.() === 0 ? accounts.groupOf(user) : null;
+    if (!dryRun) await writeConfig({ file, text, gid, keepAs });
     const preparations = drawn.streams.map((one) => preparationOf(one, { user }, accounts));
     const report = { file: dryRun ? null : file, kept: keepAs, user, joins: options.join !== undefined, preparations };
-    if (json) printJson({ ...report, config: drawn.text });
+    if (json) printJson({ ...report, config: text });
     else {
-      if (dryRun) print(drawn.text);
+      if (dryRun) print(text);
       print(setupText(report));
     }
   } finally {
@@ -104,35 +99,30 @@ async function carryOut(command: Command, options: Options): Promise<void> {
   }
 }
 
-/** Before anything is asked: nobody should answer in vain. */
-async function demandPlace(file: string, { overwrite = false }: Options, questions: Questions): Promise<string | null> {
-  const there = await readFile(file).catch((error: unknown) => {
-    if (codeOf(error) === 'ENOENT') return null;
-    throw new UsageError(
-      `${file} can't be read: ${messageOf(error)}`,
-      'name a file elsewhere with -c, or run setup as root',
-    );
-  });
-  if (there === null) return null;
-  const kept = `${file}.old`;
-  const refuse = () =>
-    new UsageError(
-      `there is a config already: ${file}`,
-      'give --overwrite to replace it (it is kept beside), or name another file with -c',
-    );
+/** Where the config that is there is kept; null where there is none. Before anything is asked: nobody should answer in vain. */
+async function demandPlace(
+  file: string,
+  { overwrite = false, yes = false }: Options,
+  questions: Questions,
+): Promise<string | null> {
+  if (await isAbsent(file)) return null;
+  let kept = `${file}.old`;
+  for (let number = 2; !(await isAbsent(kept)); number++) kept = `${file}.old-${number}`;
   if (overwrite) return kept;
-  const answer = await questions
-    .ask({
-      text: `${file} is there. Replace it, and keep it as ${kept}? (yes or no)`,
-      flag: '--overwrite',
-      preset: null,
-    })
-    .catch((error: unknown) => {
-      throw error instanceof UsageError ? refuse() : error;
-    });
-  if (!/^y(es)?$/i.test(answer)) throw refuse();
-  return kept;
+  const text = `${file} is there. Replace it, and keep it as ${kept}? (yes or no)`;
+  const answer = yes ? 'no' : await questions.ask({ text, flag: '--overwrite', preset: 'no' });
+  if (/^y(es)?$/i.test(answer)) return kept;
+  throw new UsageError(
+    `there is a config already: ${file}`,
+    'give --overwrite to replace it (it is kept beside), or name another file with -c',
+  );
 }
+
+const isAbsent = (path: string) =>
+  access(path).then(
+    () => false,
+    (error) => codeOf(error) === 'ENOENT',
+  );
 
 interface Seen {
   readonly databases: readonly Database[];

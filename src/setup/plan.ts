@@ -108,7 +108,9 @@ export function preparationOf(named: NamedDatabase, { user }: Pick<Answers, 'use
     ...(database.problem === null ? [] : [database.problem]),
     ...rights.notes,
     ...(needsPassword
-      ? [`the daemon takes the password from $${PASSWORD_VARIABLE}: put it into /etc/default/shipmate, of mode 0600`]
+      ? [
+          `the daemon takes the password from $${PASSWORD_VARIABLE}: put it, percent-encoded as in a URL, into /etc/default/shipmate, of mode 0600`,
+        ]
       : []),
   ];
   const common = { stream: name, files: [], shell: rights.shell, notes };
