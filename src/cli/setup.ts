@@ -152,13 +152,7 @@ async function givenSources({ source = [] }: Options, databases: readonly Databa
 }
 
 async function draw(options: Options, seen: Seen, questions: Questions): Promise<Drawn> {
-  const node = await questions.ask({
-    text: 'name of this host among the twins',
-    flag: '--node NAME',
-    given: options.node,
-    preset: hostname(),
-    check: demandName,
-  });
+  const node = await askNode(options, questions);
   const preset = node.replace(/[-._]?\d+(\..*)?$/, '') || 'main';
   const cluster = await questions.ask({
     text: 'name that the twins share',
@@ -186,26 +180,26 @@ async function draw(options: Options, seen: Seen, questions: Questions): Promise
   };
 }
 
-async function join(
-  { join: file = '', node: givenNode, user: givenUser }: Options,
-  seen: Seen,
-  questions: Questions,
-): Promise<Drawn> {
-  const node = await questions.ask({
-    text: 'name of this host among the twins',
-    flag: '--node NAME',
-    given: givenNode,
-    preset: hostname(),
-    check: demandName,
-  });
+async function join(options: Options, seen: Seen, questions: Questions): Promise<Drawn> {
+  const { join: file = '' } = options;
+  const node = await askNode(options, questions);
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
     throw new UsageError(`--join: ${file} can't be read: ${messageOf(error)}`, "copy the first twin's config here");
   });
   const { databases, given, accounts } = seen;
   const find = (user: string) => joinConfig({ text, node, user, databases, given });
-  const user = givenUser ?? defaultUser(find(currentUser()).streams, accounts);
+  const user = options.user ?? defaultUser(find(currentUser()).streams, accounts);
   return { ...find(user), user };
 }
+
+const askNode = ({ node }: Options, questions: Questions): Promise<string> =>
+  questions.ask({
+    text: 'name of this host among the twins',
+    flag: '--node NAME',
+    given: node,
+    preset: hostname(),
+    check: demandName,
+  });
 
 async function askEtcd({ etcd, solo = false }: Options, questions: Questions): Promise<string[] | null> {
   if (solo && etcd !== undefined) throw new UsageError('--solo and --etcd exclude each other', 'give one of them');
@@ -233,12 +227,11 @@ async function askStreams({ databases, given }: Seen, questions: Questions): Pro
     const preset = number === 0 ? database.type : `${database.type}-${number + 1}`;
     const problem = database.problem === null ? '' : ` (${database.problem})`;
     const text = `${database.type} in ${database.dir}${problem}: its stream's name, "-" leaves it out`;
-    const isUsable = database.problem === null;
     const name = await questions.ask({
       text,
       flag: '--source STREAM=DIR',
-      preset: isUsable ? preset : LEAVE_OUT,
-      check: demandStream,
+      preset: database.problem === null ? preset : LEAVE_OUT,
+      check: (answer) => demandStream(answer, streams),
     });
     if (name !== LEAVE_OUT) streams.push({ name, database });
   }
@@ -254,7 +247,9 @@ async function askStreams({ databases, given }: Seen, questions: Questions): Pro
 const demandName = (text: string) => {
   if (!NAME.test(text)) throw new UsageError(`"${text}" is not a valid name`, 'use letters, digits, "-", "_" and "."');
 };
-const demandStream = (text: string) => {
+const demandStream = (text: string, others: readonly NamedDatabase[]) => {
+  if (others.some(({ name }) => name === text))
+    throw new UsageError(`"${text}" is taken`, 'give each stream a name of its own');
   if (text !== LEAVE_OUT && !/^[a-z0-9][a-z0-9._-]*$/.test(text)) {
     throw new UsageError(`"${text}" is not a valid name`, 'use lower-case letters, digits, "-", "_" and "."');
   }
