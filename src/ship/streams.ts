@@ -28,6 +28,11 @@ export class RunningStreams {
     return this.shippers.filter((shipper) => shipper.isStuck()).map(({ name }) => name);
   }
 
+  /** Names of those that have failed for good. */
+  stopped(): string[] {
+    return this.shippers.filter(({ standing }) => standing.role === 'stopped').map(({ name }) => name);
+  }
+
   /** Runs the stream from now on; where all of them have been told to leave, that is too late, and nothing happens. */
   start(shipper: StreamShipper, { onFailure = (error) => this.#failed.abort(error) }: StartOptions = {}): void {
     if (this.#ended) return;

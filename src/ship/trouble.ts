@@ -67,8 +67,8 @@ export class Trouble {
   }
 }
 
-/** What the message does not say already. */
-function factsOf(error: unknown): LogFields {
+/** What the message does not say already, as fields of a log line. */
+export function factsOf(error: unknown): LogFields {
   if (!(error instanceof ShipmateError)) return { error };
   const { code, hint, cause } = error;
   return { code, ...(hint && { hint }), ...(cause !== undefined && { cause: messageOf(cause) }) };

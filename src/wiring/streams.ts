@@ -1,11 +1,13 @@
 import { within } from '../archive/retry.ts';
 import { type StreamChanges, streamChanges } from '../config/reload.ts';
 import { type Config, streamOf } from '../config.ts';
-import { messageOf, ShipmateError } from '../errors.ts';
+import { messageOf } from '../errors.ts';
 import { RunningStreams } from '../ship/streams.ts';
+import { factsOf } from '../ship/trouble.ts';
 import { type Common, demandUsable, type WiredStream, wireStream } from './stream.ts';
 
-/** A source that hangs in a dead mount is left behind. */
+/** What hangs in a dead mount is left behind. */
+const LEAVE_MS = 30_000;
 const CLOSE_MS = 5_000;
 
 /** The streams of a daemon, as its config has them. */
@@ -34,20 +36,22 @@ export class ConfiguredStreams {
   }
 
   /**
-   * Goes over to another config: streams that differ leave in order, and come back alone; the others do not notice. Throws,
-   * with nothing changed, where one of them can't work. One that fails for good later stops alone.
+   * Goes over to another config: streams that differ leave in order, and come back alone; so do those that have stopped; the
+   * others do not notice. Throws, with nothing changed, where one of them can't work. One that fails for good later stops
+   * alone.
    */
   async change(next: Config): Promise<StreamChanges> {
-    const changes = streamChanges(this.#config, next);
-    const { added, removed, changed } = changes;
+    const { added, removed, changed: differing } = streamChanges(this.#config, next);
+    const stopped = this.running.stopped().filter((name) => Object.hasOwn(next.streams, name));
+    const changed = [...new Set([...differing, ...stopped])];
     await Promise.all([...added, ...changed].map((name) => demandUsable(next, streamOf(next, name))));
     this.#config = next;
     await Promise.all([
       ...removed.map((name) => this.#leave(name)),
       ...added.map((name) => this.#startAlone(name)),
-      ...changed.map((name) => this.#leave(name).then(() => this.#startAlone(name))),
+      ...changed.map(async (name) => (await this.#leave(name)) && this.#startAlone(name)),
     ]);
-    return changes;
+    return { added, removed, changed };
   }
 
   /** Lets go of their logs; once all have left. */
@@ -55,29 +59,40 @@ export class ConfiguredStreams {
     await Promise.all([...this.#wired.values()].map((wired) => wired.close()));
   }
 
-  #wire(name: string): WiredStream {
-    const wired = wireStream(this.#config, name, this.#common, () => this.#config);
+  #wire(name: string, common = this.#common): WiredStream {
+    const wired = wireStream(this.#config, name, common, () => this.#config);
     this.#wired.set(name, wired);
     return wired;
   }
 
   #startAlone(name: string): void {
     const log = this.#common.log.child({ stream: name });
-    this.running.start(this.#wire(name).shipper, {
+    // What an operator forced at the start was meant for what was there then.
+    const { shipper } = this.#wire(name, { ...this.#common, force: false });
+    this.running.start(shipper, {
       onFailure(error) {
-        const hint = error instanceof ShipmateError ? error.hint : undefined;
-        log.error(`the stream has stopped, the others go on: ${messageOf(error)}`, { hint, error });
+        log.error(`the stream has stopped, the others go on: ${messageOf(error)}`, factsOf(error));
       },
     });
   }
 
-  async #leave(name: string): Promise<void> {
-    await this.running.leave(name);
+  /** False where it does not leave. */
+  async #leave(name: string): Promise<boolean> {
+    const { metrics, log } = this.#common;
+    try {
+      await within(LEAVE_MS, this.running.leave(name));
+    } catch {
+      log.error(`stream ${name} was told to leave, and hangs`, {
+        hint: 'restart the daemon: it can not end it by itself',
+      });
+      return false;
+    }
     const wired = this.#wired.get(name);
     this.#wired.delete(name);
     await within(CLOSE_MS, wired?.close() ?? Promise.resolve()).catch((error) => {
-      this.#common.log.warn(`the log of stream ${name} can't be let go of: ${messageOf(error)}`);
+      log.warn(`the log of stream ${name} can't be let go of: ${messageOf(error)}`);
     });
-    await this.#common.metrics.forget(name);
+    await metrics.forget(name);
+    return true;
   }
 }

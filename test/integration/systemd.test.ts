@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
@@ -165,6 +165,33 @@ test('once it is right again, that is told as well', async () => {
   expect(text).toMatch(/^shipmate_config_last_reload_successful 1$/m);
   expect(text).toMatch(/^shipmate_config_last_reload_success_timestamp_seconds \d/m);
   expect(terms('db-1', 'orders')).toBe(1);
+});
+
+test('a stream that can not work stops alone, and the next reload tries it again', async () => {
+  const closed = join(dir, 'closed');
+  await mkdir(closed, { mode: 0o700 });
+  if (process.getuid?.() === 0) await chown(closed, 1, 1);
+  else await chmod(closed, 0o000);
+  const main = { type: 'file', path: join(dir, 'store') };
+  const billing = { source: { type: 'files', dir: join(dir, 'audit'), shared: true }, store: 'closed' };
+  await configure('db-1', {
+    stores: { main, closed: { type: 'file', path: closed } },
+    streams: { ...streams(), billing },
+  });
+  await twin('db-1').reload();
+  const said = await twin('db-1').logs(/^billing: the stream has stopped, the others go on: store closed: .*EACCES/);
+  expect(said).toMatchObject({
+    priority: 3,
+    text: expect.stringContaining('hint="the daemon needs to read and write there'),
+  });
+  await twin('db-1').status(/^orders: master of term 1; audit: .*; billing: stopped: store closed: .*EACCES/);
+  const readiness = await (await fetch(`${urlOf('db-1')}/readyz`)).json();
+  expect(readiness).toMatchObject({
+    reasons: expect.arrayContaining([expect.stringMatching(/^stream billing has stopped: store closed/)]),
+  });
+  await chmod(closed, 0o777);
+  await twin('db-1').reload();
+  await twin('db-1').status(/^orders: master of term 1; audit: .*; billing: master of term 1$/);
 });
 
 test('a daemon that hangs misses its watchdog and is started anew; its twin took over meanwhile, and nothing is lost', async () => {
