@@ -17,6 +17,8 @@ export interface Question {
 export class Questions {
   readonly #yes: boolean;
   #terminal: Interface | null = null;
+  /** Resolves when whoever is asked leaves: Ctrl-C, Ctrl-D. */
+  readonly #left = Promise.withResolvers<null>();
 
   constructor({ yes }: { readonly yes: boolean }) {
     this.#yes = yes;
@@ -48,12 +50,14 @@ export class Questions {
   }
 
   async #read(prompt: string): Promise<string> {
-    this.#terminal ??= createInterface({ input: process.stdin, output: process.stderr });
-    const terminal = this.#terminal;
-    const left = new Promise<null>((resolve) => terminal.once('close', () => resolve(null))); // Ctrl-C, Ctrl-D
-    const answer = await Promise.race([terminal.question(prompt).catch(() => null), left]);
+    this.#terminal ??= this.#open();
+    const answer = await Promise.race([this.#terminal.question(prompt).catch(() => null), this.#left.promise]);
     if (answer !== null) return answer.trim();
     process.stderr.write('\n');
     throw new ShipmateError('setup was left', { code: 'SETUP_LEFT', hint: 'nothing was written' });
+  }
+  #open(): Interface {
+    const terminal = createInterface({ input: process.stdin, output: process.stderr });
+    return terminal.once('close', () => this.#left.resolve(null));
   }
 }

@@ -13,7 +13,7 @@ import { writeConfig } from '../setup/write.ts';
 import { addHelp } from './help.ts';
 import { Questions } from './questions.ts';
 import { setupText } from './setup-text.ts';
-import { print, printJson, requireTerminal } from './terminal.ts';
+import { print, printJson, requireTerminal, viewOf } from './terminal.ts';
 
 interface Options {
   node?: string;
@@ -92,7 +92,7 @@ async function carryOut(command: Command, options: Options): Promise<void> {
     if (json) printJson({ ...report, config: text });
     else {
       if (dryRun) print(text);
-      print(setupText(report));
+      print(setupText(report, process.stdout.isTTY ? viewOf().width : Number.POSITIVE_INFINITY));
     }
   } finally {
     questions.close();
@@ -163,7 +163,7 @@ async function draw(options: Options, seen: Seen, questions: Questions): Promise
   });
   const endpoints = await askEtcd(options, questions);
   const place = await questions.ask({
-    text: 'where the archive goes: a directory, gs://…, s3://… or az://…',
+    text: 'place of the archive: a directory, gs://…, s3://… or az://…',
     flag: '--store PLACE',
     given: options.store,
     preset: (await findMounts())[0] ?? null,
@@ -208,7 +208,7 @@ async function askEtcd({ etcd, solo = false }: Options, questions: Questions): P
     if (text === SOLO || text.split(',').every((url) => /^https?:\/\/./.test(url.trim()))) return;
     throw new UsageError(`"${text}" is no list of URLs`, 'such as http://10.0.0.1:2379,http://10.0.0.2:2379');
   };
-  const text = `etcd's URLs, with "," between them ("solo": none, one daemon alone)`;
+  const text = `etcd's URLs, with "," between ("solo": one daemon, no etcd)`;
   const answer = await questions.ask({
     text,
     flag: '--etcd URLS, or --solo',
@@ -226,7 +226,7 @@ async function askStreams({ databases, given }: Seen, questions: Questions): Pro
     const number = streams.filter((one) => one.database.type === database.type).length;
     const preset = number === 0 ? database.type : `${database.type}-${number + 1}`;
     const problem = database.problem === null ? '' : ` (${database.problem})`;
-    const text = `${database.type} in ${database.dir}${problem}: its stream's name, "-" leaves it out`;
+    const text = `stream for ${database.type} in ${database.dir}${problem} ("-": none)`;
     const name = await questions.ask({
       text,
       flag: '--source STREAM=DIR',

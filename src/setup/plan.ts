@@ -149,10 +149,7 @@ function postgresAccess(
       { file: 'pg_hba.conf', lines: [`local  postgres  ${ROLE}  peer map=${ROLE}`] },
       { file: 'pg_ident.conf', lines: [`${ROLE}  ${user}  ${ROLE}`] },
     ],
-    notes: [
-      ...notes,
-      `SHOW hba_file and SHOW ident_file say where they are; on Debian below /etc/postgresql, not in ${dir}`,
-    ],
+    notes: [...notes, `where pg_hba.conf is: SHOW hba_file; on Debian below /etc/postgresql, not in ${dir}`],
   };
 }
 

@@ -142,7 +142,7 @@ describe('the second host', () => {
       ...source,
     );
     expect(code).toBe(0);
-    expect(stdout).toContain('on the primary, if it is not there yet');
+    expect(stdout).toContain('on the primary, if it was not done yet');
     const [one, other] = await Promise.all([first, second].map(async (file) => parse(await readFile(file, 'utf8'))));
     expect(other).toEqual({ ...one, node: 'db-2' });
   });
@@ -178,7 +178,7 @@ describe('on a terminal', () => {
       ['name that the twins share [db]', '\r'],
       ["etcd's URLs", 'nonsense\r'],
       ["etcd's URLs", `${ETCD}\r`],
-      ['where the archive goes', 'gs://acme-logs/prod\r'],
+      ['place of the archive', 'gs://acme-logs/prod\r'],
     ]);
     expect({ code, asked }).toEqual({ code: 0, asked: 5 });
     expect(text).toContain('"nonsense" is no list of URLs: such as');
