@@ -81,7 +81,7 @@ class Reader {
       const own = inPlace(this.#config(text, node), this.#places)
         .replace('node: db-1', `node: ${node}\nstateDir: ${join(this.dir, node)}`)
         .replace('127.0.0.1:9187', listen);
-      const configFile = join(this.dir, `${node}.yaml`);
+      const configFile = join(this.dir, node === 'db-1' ? 'etc/shipmate/shipmate.yaml' : `${node}.yaml`);
       await writeFile(configFile, own);
       this.daemons.push(new Daemon({ node, configFile, url: `http://${listen}`, faultsFile: undefined }));
     }
@@ -154,9 +154,13 @@ class Reader {
 async function newDirectory(): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), 'shipmate-quick-start-'));
   await chmod(dir, 0o755);
-  await mkdir(join(dir, 'etc', 'default'), { recursive: true });
-  await mkdir(join(dir, 'etc', 'systemd', 'system'), { recursive: true });
   return dir;
+}
+
+/** A host's file system, as far as the page writes there. */
+async function hostIn(root: string): Promise<string> {
+  for (const path of ['etc/default', 'etc/shipmate', 'restore']) await mkdir(join(root, path), { recursive: true });
+  return root;
 }
 
 let etcd: Etcd;
@@ -177,8 +181,7 @@ const withEtcd = (text: string) =>
 
 describe('docs/quick-start.md', () => {
   test('leads to a MariaDB pair that ships, and back to a database', async () => {
-    const root = join(dir, 'mariadb');
-    await mkdir(join(root, 'etc', 'default'), { recursive: true });
+    const root = await hostIn(join(dir, 'mariadb'));
     const args = ['--log-slave-updates', '--gtid-strict-mode=ON', '--sync-binlog=1'];
     const servers: Mariadb[] = [];
     let reader: Reader | undefined;
@@ -221,8 +224,7 @@ describe('docs/quick-start.md', () => {
   });
 
   test('leads to a PostgreSQL pair that ships, and back to a database', async () => {
-    const root = join(dir, 'postgres');
-    await mkdir(join(root, 'restore'), { recursive: true });
+    const root = await hostIn(join(dir, 'postgres'));
     const servers: Postgres[] = [];
     let reader: Reader | undefined;
     try {
@@ -269,6 +271,7 @@ describe('docs/quick-start.md', () => {
     await reader.standIn('shipmate', `exec ${shipmate} "$@"`);
     const { uid, gid } = serverUser;
     const become = uid === undefined ? '' : `setpriv --reuid ${uid} --regid ${gid} --clear-groups -- `;
+    for (const name of ['chgrp', 'chown', 'adduser']) await reader.standIn(name, ':'); // users of the package's
     await reader.standIn('sudo', `shift 2\nHOME=/nonexistent exec ${become}"$@"`);
     return { shipmate };
   }
