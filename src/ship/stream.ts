@@ -39,6 +39,8 @@ export interface StreamOptions extends PrimaryOptions {
   readonly pace?: Pace;
   /** How often it is looked for a promotion, milliseconds; for tests. */
   readonly rememberMs?: number;
+  /** By which it is known how long nothing has moved, milliseconds; for tests. */
+  readonly monotonicMs?: () => number;
   /** Told when what this twin publishes has changed. */
   readonly onChange: () => void;
 }
@@ -81,11 +83,12 @@ export class StreamShipper {
   /** Why it ended by itself. */
   #failure: string | null = null;
   #hasLeft = false;
-  readonly #progress = new Progress(() => performance.now());
+  readonly #progress: Progress;
 
   constructor(options: StreamOptions) {
     this.#options = options;
     this.#trouble = new Trouble(options);
+    this.#progress = new Progress(options.monotonicMs ?? (() => performance.now()));
   }
 
   get name(): string {

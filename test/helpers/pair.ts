@@ -45,6 +45,7 @@ export interface TwinOptions {
   /** What chunks have to wait for. */
   readonly throttled?: (store: ObjectStore) => ObjectStore;
   readonly rememberMs?: number;
+  readonly monotonicMs?: () => number;
 }
 
 /** The coordination with some of its parts exchanged. */
@@ -96,6 +97,7 @@ export class Pair {
       ...(own.pace && { pace: own.pace }),
       ...(own.throttled && { throttled: own.throttled }),
       ...(own.rememberMs !== undefined && { rememberMs: own.rememberMs }),
+      ...(own.monotonicMs && { monotonicMs: own.monotonicMs }),
       onChange: () => changed.nudge(),
     });
     const stopping = new AbortController();

@@ -150,7 +150,7 @@ describe("etcd's certificate", () => {
     const { supervisor } = await withTls('expired', { ca });
     const { text } = await supervisor.logs(/has expired/);
     expect(text).toBe(
-      `etcd can't be reached at ${etcd.endpoints[0]} (its certificate has expired) code=ETCD_UNREACHABLE hint="renew it"`,
+      `etcd can't be reached at ${etcd.endpoints[0]} (its certificate has expired) code=ETCD_UNREACHABLE hint="renew etcd's certificate"`,
     );
     await supervisor.status(/^audit: starting: .*certificate has expired/);
   });

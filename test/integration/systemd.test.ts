@@ -1,6 +1,6 @@
 import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { stringify } from 'yaml';
 import { asShipped } from '../helpers/binlog.ts';
@@ -32,7 +32,9 @@ beforeAll(async () => {
   await mariadb.query('CREATE DATABASE shop');
   await mariadb.query('CREATE TABLE shop.orders (id INT PRIMARY KEY, note TEXT)');
   await writeFile(join(dir, 'audit', 'audit-1.log'), 'first\n');
-  for (const instance of ['db-1', 'db-2']) twins.set(instance, await Supervisor.of({ unit, instance, dir }));
+  twins.set('db-1', await Supervisor.of({ unit, instance: 'db-1', dir }));
+  const socket = `@${basename(dir)}`; // an abstract one
+  twins.set('db-2', await Supervisor.of({ unit, instance: 'db-2', dir, socket }));
 });
 
 afterAll(async () => {

@@ -86,7 +86,7 @@ function ofTls(error: Error): Diagnosis | null {
       hint: 'set etcd\'s "tls.ca" to the authority that signed it',
     };
   }
-  if (code === 'CERT_HAS_EXPIRED') return { message: 'its certificate has expired', hint: 'renew it' };
+  if (code === 'CERT_HAS_EXPIRED') return { message: 'its certificate has expired', hint: "renew etcd's certificate" };
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
     return {
       message: 'its certificate is for other names',
