@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { Config } from '../config.ts';
 import type { Coordination, Overview } from '../coordination/coordination.ts';
 import { type StatusReport, statusReport } from '../core/status.ts';
+import { messageOf } from '../errors.ts';
 import { withCoordination } from './coordination.ts';
 import { addHelp } from './help.ts';
 import { openScreen } from './screen.ts';
@@ -28,15 +29,12 @@ export function defineStatus(command: Command): void {
     .action(async ({ json = false, watch = false }: Options) => {
       await withCoordination(command, async (coordination, config) => {
         const look = await onlooker(coordination, config);
+        const draw = (overview: Overview) => (json ? JSON.stringify(look.report(overview)) : look.text({ overview }));
         if (watch && process.stdout.isTTY && !json && process.env.TERM !== 'dumb') return showLive(look);
-        do {
-          const begunMs = performance.now();
-          const overview = await coordination.overview();
-          if (json && watch) print(JSON.stringify(look.report(overview)));
-          else if (json) printJson(look.report(overview));
-          else print(look.text({ overview }) + (watch ? '\n' : ''));
-          if (watch) await sleep(Math.max(0, begunMs + REPEAT_MS - performance.now()));
-        } while (watch);
+        if (watch) return printOn(look, { draw, waitsOut: !json });
+        const overview = await look.overview();
+        if (json) printJson(look.report(overview));
+        else print(draw(overview));
       });
     });
 }
@@ -72,4 +70,21 @@ async function showLive(look: Onlooker): Promise<void> {
     look: look.overview,
     draw: look.text,
   });
+}
+
+/** One picture below the other, for ever. With `waitsOut` an outage is told of in their place. */
+async function printOn(
+  look: Onlooker,
+  { draw, waitsOut }: { draw: (overview: Overview) => string; waitsOut: boolean },
+): Promise<never> {
+  for (let isFirst = true; ; isFirst = false) {
+    const begunMs = performance.now();
+    try {
+      print(draw(await look.overview()) + (waitsOut ? '\n' : ''));
+    } catch (error) {
+      if (isFirst || !waitsOut) throw error;
+      print(`no news: ${messageOf(error)}\n`);
+    }
+    await sleep(Math.max(0, begunMs + REPEAT_MS - performance.now()));
+  }
 }

@@ -124,6 +124,18 @@ describe('check says before it happens, with what to run,', () => {
     }
   }, 120_000);
 
+  test('that too few files may be open for a long backlog', async () => {
+    const file = join(dir, 'few.yaml');
+    await writeFile(file, stringify({ ...sound(), coordination: 'solo' }));
+    const child = spawn('sh', ['-c', `ulimit -n 1024; ${SHIPMATE} check -c ${file}`], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    let text = '';
+    child.stdout.setEncoding('utf8').on('data', (said) => (text += said));
+    expect(await once(child, 'close')).toEqual([0, null]);
+    expect(text).toMatch(/^ +warn +at most 1024 files may be open.*\n +→ raise the limit: LimitNOFILE=/m);
+  });
+
   test('that another program has the port', async () => {
     const other: Server = createServer((socket) => socket.destroy());
     await once(other.listen(port, '127.0.0.1'), 'listening');
