@@ -1,4 +1,4 @@
-import { appendFile, cp, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { appendFile, cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -36,6 +36,12 @@ describe.each(roots)('%s', (root) => {
     return { archive, expected: all[kind] };
   }
 
+  /** Every object of an archive's terms, in the order of the chain. */
+  async function objectsOf(store: string): Promise<string[]> {
+    const entries = await readdir(join(store, STREAM, 'terms'), { recursive: true, withFileTypes: true });
+    return entries.flatMap((entry) => (entry.isFile() ? [join(entry.parentPath, entry.name)] : [])).sort();
+  }
+
   test.each(kinds)('%s: every term is listed, and every digest agrees', async (kind) => {
     const { archive, expected } = await kept(kind);
     expect(await archive.openings()).toEqual(expected.openings);
@@ -52,6 +58,37 @@ describe.each(roots)('%s', (root) => {
     const { archive, expected } = await kept('postgres');
     for (const [name, digest] of Object.entries(expected.fetches)) expect(await archive.fetch(name)).toBe(digest);
     expect(await archive.fetch('00000003.history')).toMatch(/^exit 1: /);
+  });
+
+  test('postgres: what a newer version wrote is refused by name, by every command, and nothing is changed', async () => {
+    const copies = await mkdtemp(join(tmpdir(), 'shipmate-kept-'));
+    try {
+      await cp(root, copies, { recursive: true });
+      const archive = await KeptArchive.open(copies, 'postgres');
+      open.push(archive);
+      const objects = await objectsOf(join(copies, 'postgres'));
+      const bytes = await readFile(objects.at(-1)!);
+      bytes.write('"v":2', bytes.indexOf('"v":1'));
+      await writeFile(objects.at(-1)!, bytes);
+      const commands = [
+        ['verify', STREAM, '--deep'],
+        ['ls', STREAM],
+        ['restore', STREAM, '--to', join(archive.dir, 'to')],
+        ['prune', STREAM, '--yes', '--keep-segments', '1'],
+        ['fetch', STREAM, '000000020000000000000009', join(archive.dir, 'segment')],
+      ];
+      for (const [command = '', ...args] of commands) {
+        const { code, stderr } = await archive.run(command, ...args);
+        expect([command, code, stderr]).toEqual([
+          command,
+          command === 'fetch' ? 126 : 1,
+          expect.stringContaining('is of format 2, and this Shipmate reads formats up to 1'),
+        ]);
+      }
+      expect(await objectsOf(join(copies, 'postgres'))).toEqual(objects);
+    } finally {
+      await rm(copies, { recursive: true });
+    }
   });
 
   test('encrypted: without the key nothing is given away', async () => {
