@@ -11,11 +11,15 @@ import { createInterface } from 'node:readline';
  */
 
 /** Why there can be no node, for the report of a test that is skipped; null where there can. */
-export const noNode =
-  spawnSync('unshare', ['--net', '--mount', '--pid', '--fork', 'ip', 'link', 'add', 'br0', 'type', 'bridge']).status ===
-  0
-    ? null
-    : 'this user may make no namespaces and bridges (root may)';
+export const noNode = canMakePods() ? null : 'this user may make no namespaces, bridges and overlays (root may)';
+
+function canMakePods(): boolean {
+  const script = `
+    ip link add br0 type bridge
+    mount -t tmpfs tmpfs /mnt && mkdir /mnt/upper /mnt/work /mnt/root
+    mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root`;
+  return spawnSync('unshare', ['--net', '--mount', '--pid', '--fork', 'sh', '-ec', script]).status === 0;
+}
 
 const NETWORK = '10.99.0';
 
