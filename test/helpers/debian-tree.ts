@@ -1,8 +1,8 @@
 import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { until } from './wait.ts';
 
@@ -23,6 +23,8 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Directories of this machine by where the tree sees them. */
   readonly binds?: Readonly<Record<string, string>>;
+  /** Nothing can be written but what is bound, and /tmp, which is new and in memory. */
+  readonly readOnly?: boolean;
 }
 
 /**
@@ -41,6 +43,8 @@ export class DebianTree {
     const tarball = await bareTree();
     const root = await mkdtemp(join(tmpdir(), 'shipmate-debian-'));
     await run('tar', ['-xf', tarball, '-C', root]);
+    // No tree outlives a loss of power anyway.
+    await writeFile(join(root, 'etc', 'dpkg', 'dpkg.cfg.d', 'unsafe-io'), 'force-unsafe-io\n');
     return new DebianTree(root);
   }
 
@@ -50,18 +54,13 @@ export class DebianTree {
   }
 
   /** Carries out a program in the tree, without an init system. */
-  async run(command: readonly string[], { env = {}, binds = {} }: RunOptions = {}): Promise<Ran> {
-    return outcome(this.spawn(command, { env, binds }));
+  async run(command: readonly string[], options: RunOptions = {}): Promise<Ran> {
+    return outcome(this.spawn(command, options));
   }
 
-  /** The same, for what goes on running: SIGKILL ends it, and all that it began. */
-  spawn(command: readonly string[], { env = {}, binds = {} }: RunOptions = {}): ChildProcess {
-    const inside = [
-      'env',
-      '-i',
-      ...Object.entries({ ...ENVIRONMENT, ...env }).map(([name, value]) => `${name}=${value}`),
-    ];
-    return begin(ENTER, [this.root, bindList(binds), ...inside, ...command]);
+  /** The same, for what goes on running as the first of its processes: SIGKILL ends it, and all that it began. */
+  spawn(command: readonly string[], { env = {}, binds = {}, readOnly = false }: RunOptions = {}): ChildProcess {
+    return begin(ENTER, [this.root, bindList(binds), readOnly ? 'ro' : 'rw', ...withEnvironment(env), ...command]);
   }
 
   /** Boots it: a real systemd becomes its first process. Ends with this process, or by `halt`. */
@@ -88,24 +87,28 @@ export class DebianHost {
 
   static async of(child: ChildProcess): Promise<DebianHost> {
     const said: string[] = [];
-    child.stderr?.setEncoding('utf8').on('data', (text) => said.push(text));
-    const init = await until('systemd is the first process of the tree', () => systemdBelow(child), {
-      describe: () => said.join(''),
-    });
-    const host = new DebianHost(child, init);
-    await until(
-      'the tree has booted',
-      async () => /^(running|degraded)/.test((await host.run(['systemctl', 'is-system-running'])).stdout),
-      { everyMs: 100, describe: () => said.join('') },
-    );
-    return host;
+    for (const output of [child.stdout, child.stderr])
+      output?.setEncoding('utf8').on('data', (text) => said.push(text));
+    const describe = () => said.join('');
+    try {
+      const init = await until('systemd is the first process of the tree', () => firstProcessOf(child, 'systemd'), {
+        describe,
+      });
+      const host = new DebianHost(child, init);
+      const booted = async () => (await host.run(['systemctl', 'is-system-running'])).stdout;
+      await until('the tree has booted', async () => /^(running|degraded)/.test(await booted()), {
+        everyMs: 100,
+        describe,
+      });
+      return host;
+    } catch (error) {
+      child.kill('SIGKILL');
+      throw error;
+    }
   }
 
-  async run(command: readonly string[]): Promise<Ran> {
-    const namespaces = ['--mount', '--pid', '--cgroup', '--ipc', '--uts', '--root', '--wd'];
-    const environment = Object.entries(ENVIRONMENT).map(([name, value]) => `${name}=${value}`);
-    const args = ['--target', String(this.#init), ...namespaces, '--', 'env', '-i', ...environment, ...command];
-    return outcome(spawn('nsenter', args, { stdio: ['ignore', 'pipe', 'pipe'] }));
+  run(command: readonly string[]): Promise<Ran> {
+    return runBeside(this.#init, command);
   }
 
   /** A command that must succeed; what it printed. */
@@ -122,12 +125,29 @@ export class DebianHost {
   }
 }
 
-async function systemdBelow({ pid }: ChildProcess): Promise<number | null> {
-  const children = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
-  for (const child of children.trim().split(' ')) {
-    if ((await readFile(`/proc/${child}/comm`, 'utf8')) === 'systemd\n') return Number(child);
+/** The first process of what `spawn` or a boot began, seen from here, once it is the program `name`. */
+export function firstProcessOf({ pid }: ChildProcess, name: string): Promise<number | null> {
+  return pid === undefined ? Promise.resolve(null) : descendant(pid, name);
+}
+
+async function descendant(pid: number, name: string): Promise<number | null> {
+  const children = (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim();
+  for (const child of children === '' ? [] : children.split(' ').map(Number)) {
+    const found = basename(await readlink(`/proc/${child}/exe`)) === name ? child : await descendant(child, name);
+    if (found !== null) return found;
   }
   return null;
+}
+
+/** Carries out a program where process `pid` is. */
+export function runBeside(
+  pid: number,
+  command: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<Ran> {
+  const namespaces = ['--mount', '--pid', '--cgroup', '--ipc', '--uts', '--root', '--wd'];
+  const args = ['--target', String(pid), ...namespaces, '--', ...withEnvironment(env), ...command];
+  return outcome(spawn('nsenter', args, { stdio: ['ignore', 'pipe', 'pipe'] }));
 }
 
 /** What it printed; throws where it failed. */
@@ -143,6 +163,11 @@ const ENVIRONMENT = {
   DEBIAN_FRONTEND: 'noninteractive',
 };
 
+const withEnvironment = (more: Readonly<Record<string, string>> = {}) => [
+  ...['env', '-i'],
+  ...Object.entries({ ...ENVIRONMENT, ...more }).map(([name, value]) => `${name}=${value}`),
+];
+
 // $1: the tree, $2: lines of FROM:TO. What is mounted is seen by this process and its children alone.
 const MOUNT = `
 set -e
@@ -154,13 +179,19 @@ printf '%s' "$binds" | while IFS=: read -r from to; do
 done`;
 
 const ENTER = `${MOUNT}
+mode=$1; shift
+if [ "$mode" = ro ]; then
+  mount -t tmpfs -o mode=1777 tmpfs "$tree/tmp"
+  mount -o remount,bind,ro "$tree"
+fi
 exec unshare --pid --fork --kill-child sh -ec '
   tree=$1; shift
   mount -t proc proc "$tree/proc"
   exec chroot "$tree" "$@"
 ' enter "$tree" "$@"`;
 
-// In a control group of its own: systemd takes what it sees for the whole machine.
+// In a control group of its own: systemd takes what it sees for the whole machine. And not by chroot, in which nobody may make
+// the user namespaces of PrivateUsers.
 const BOOT = `${MOUNT}
 rm -f "$tree/dev/console" # its login prompt would come up on the console of this machine
 mount --bind "$tree/dev" "$tree/dev"
@@ -175,12 +206,19 @@ umount "$groups"
 exec unshare --cgroup --pid --ipc --uts --fork --kill-child sh -ec '
   mount -t cgroup2 cgroup2 "$1/sys/fs/cgroup"
   mount -t proc proc "$1/proc"
-  exec chroot "$1" env -i container=other /lib/systemd/systemd --system
+  cd "$1"
+  mkdir .host
+  pivot_root . .host
+  umount -l /.host
+  rmdir /.host
+  exec env -i container=other /lib/systemd/systemd --system
 ' boot "$tree"`;
 
 function begin(script: string, args: readonly string[]): ChildProcess {
-  // Ends with the test that started it, however that ends.
-  const program = ['--pdeathsig', 'KILL', '--', 'unshare', '--mount', '--propagation', 'private'];
+  // Ends with the test that started it, however that ends: the signal that a process gets when its parent dies is lost where it
+  // changes its user, so that what runs inside is held by a first process that stays root.
+  const own = ['--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child'];
+  const program = ['--pdeathsig', 'KILL', '--', 'unshare', ...own];
   return spawn('setpriv', [...program, '--', 'sh', '-c', script, 'sh', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
 }
 
