@@ -119,15 +119,19 @@ async function openChunks(command: Command, { stream, options }: Asked, decoder:
     import('../restore/reading.ts'),
     import('../archive/patient-store.ts'),
   ]);
-  const { name, plan } = streamOf(config, stream);
-  const store = patient(await openStore(config, options.store ?? plan.primary), {
+  const {
+    name,
+    plan: { primary },
+  } = streamOf(config, stream);
+  const { store: storeName = primary } = options;
+  const store = patient(await openStore(config, storeName), {
     signal: new AbortController().signal,
     attempts: ATTEMPTS,
     onFailure: (error) => process.stderr.write(`warning: ${messageOf(error)}; trying again\n`),
   });
   const archive = await demandArchive(store, name);
   const { type } = archive.info.identity;
-  if (type === 'postgres') return new ChunkReader(archive, decoder);
+  if (type === 'postgres') return new ChunkReader({ ...archive, isPrimary: storeName === primary }, decoder);
   throw new UsageError(`stream ${name} is a log of ${type}, not of postgres`, '"shipmate restore" is for it');
 }
 

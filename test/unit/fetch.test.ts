@@ -8,7 +8,8 @@ import { buffer, text } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { stringify } from 'yaml';
 import type { Archive } from '../../src/archive/walk.ts';
-import { placeKey } from '../../src/core/keys.ts';
+import { decodeHeader } from '../../src/core/header.ts';
+import { placeKey, termPrefix } from '../../src/core/keys.ts';
 import { ArchiveNotWhole } from '../../src/errors.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
 import { findFile } from '../../src/restore/fetch-find.ts';
@@ -220,8 +221,10 @@ describe('a promotion', () => {
       mkdirSync(dirname(join(path, key)), { recursive: true });
       writeFileSync(join(path, key), await buffer(await memory.read(key)));
     }
-    const next = join(path, placeKey('orders', { term: 3, slot: 2 }));
-    renameSync(next, join(dir, 'late'));
+    const term = join(path, dirname(placeKey('orders', { term: 3, slot: 0 })));
+    const late = (await readdir(term)).sort().slice(2);
+    mkdirSync(join(dir, 'late'));
+    for (const name of late) renameSync(join(term, name), join(dir, 'late', name));
     const config = join(dir, 'shipmate.yaml');
     const streams = { orders: { source: { type: 'postgres', dir: '/none', url: 'postgresql://none' }, store: 'main' } };
     writeFileSync(
@@ -229,7 +232,9 @@ describe('a promotion', () => {
       stringify({ cluster: 'acme', coordination: 'solo', stores: { main: { type: 'file', path } }, streams }),
     );
     const fetching = spawn(SHIPMATE, ['fetch', 'orders', segment(1, 3), to, '-c', config]);
-    fetching.stderr.once('data', () => renameSync(join(dir, 'late'), next));
+    fetching.stderr.once('data', () => {
+      for (const name of late) renameSync(join(dir, 'late', name), join(term, name));
+    });
     const [said, [code]] = await Promise.all([text(fetching.stderr), once(fetching, 'exit')]);
     expect(said).toMatch(/^warning: the archive of stream orders is going over .*; waiting for it\n$/);
     expect(code).toBe(0);
@@ -283,6 +288,18 @@ describe('what is missing', () => {
     expect(answers[0]).toBe('found');
     expect(answers).not.toContain('absent');
     expect(answers).toContain('error');
+  });
+
+  test('nor is one near its end, where a later chunk says that what is missing was durable', async () => {
+    const server = primary();
+    write(server, 2);
+    await ship(server);
+    const last = memory.keys(termPrefix('orders', 2)).at(-1)!;
+    const { header } = decodeHeader(memory.peek(last), last);
+    const lost = { term: 2, slot: (header.kind === 'chunk' ? header.settled! : 0) - 1 };
+    await memory.delete([placeKey('orders', lost)]);
+    const inPrimary = new ChunkReader({ ...archive, isPrimary: true });
+    await expect(findFile(inPrimary, segment(1, 3), files)).rejects.toBeInstanceOf(ArchiveNotWhole);
   });
 
   test('a damaged chunk is an error, and leaves no file', async () => {
