@@ -98,6 +98,18 @@ describe('the documentation', () => {
     expect(faults).toEqual([]);
   });
 
+  test('names no metric that docs/metrics.md does not describe', async () => {
+    const described = new Set((await readFile(join(ROOT, 'docs/metrics.md'), 'utf8')).match(/\bshipmate_[a-z_]+/g));
+    const named = pages.flatMap(({ path, inline, blocks }) =>
+      [...inline, ...blocks.map(({ text }) => text)].flatMap((code) =>
+        (code.match(/\bshipmate_[a-z_]+/g) ?? []).map((metric) => ({ path, metric })),
+      ),
+    );
+    expect(named.length).toBeGreaterThan(50);
+    const slot = 'shipmate_billing'; // a replication slot
+    expect(named.filter(({ metric }) => metric !== slot && !described.has(metric.replace(/_bucket$/, '')))).toEqual([]);
+  });
+
   test('leaves out no command', () => {
     const shown = new Set(
       pages.flatMap(({ blocks, inline }) => [
