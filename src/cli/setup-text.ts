@@ -10,11 +10,13 @@ export interface SetupReport {
   /** System user that the daemon runs as. */
   readonly user: string;
   readonly joins: boolean;
+  /** Whether there is another host to set up. */
+  readonly hasTwin: boolean;
   readonly preparations: readonly Preparation[];
 }
 
 /** What was done, what an administrator has to run, and what comes then. Prose is at most `width` wide; what is typed stays whole. */
-export function setupText({ file, kept, user, joins, preparations }: SetupReport, width: number): string {
+export function setupText({ file, kept, user, joins, hasTwin, preparations }: SetupReport, width: number): string {
   const written = file === null ? 'nothing was written' : `wrote ${file} (mode 0640)`;
   const at = file === null || file === '/etc/shipmate/shipmate.yaml' ? '' : ` -c ${file}`;
   return [
@@ -27,7 +29,7 @@ export function setupText({ file, kept, user, joins, preparations }: SetupReport
     `  shipmate check${at}`,
     `  shipmate run --init${at}`,
     'or, where the package is installed: systemctl enable --now shipmate',
-    ...(joins ? [] : ['', 'On the other host, with a copy of this config: shipmate setup --join FILE']),
+    ...(joins || !hasTwin ? [] : ['', 'On the other host, with a copy of this config: shipmate setup --join FILE']),
   ]
     .map(printable)
     .join('\n');

@@ -83,12 +83,14 @@ async function carryOut(command: Command, options: Options): Promise<void> {
     const seen: Seen = { databases, accounts, given: await givenSources(options, databases) };
     const drawn =
       options.join === undefined ? await draw(options, seen, questions) : await join(options, seen, questions);
-    parseConfig(drawn.text, { file, lazy: true });
     const { text, user } = drawn;
+    const config = parseConfig(text, { file, lazy: true });
     const gid = process.getuid?.() === 0 ? accounts.groupOf(user) : null;
     if (!dryRun) await writeConfig({ file, text, gid, keepAs });
     const preparations = drawn.streams.map((one) => preparationOf(one, { user }, accounts));
-    const report = { file: dryRun ? null : file, kept: keepAs, user, joins: options.join !== undefined, preparations };
+    const joins = options.join !== undefined;
+    const hasTwin = joins || config.coordination.kind === 'etcd';
+    const report = { file: dryRun ? null : file, kept: keepAs, user, joins, hasTwin, preparations };
     if (json) printJson({ ...report, config: text });
     else {
       if (dryRun) print(text);

@@ -71,13 +71,21 @@ async function mysqlOf(process: SeenProcess, type: 'mariadb' | 'mysql'): Promise
   const socket = process.sockets.find((path) => !/mysqlx/.test(path)) ?? argument(process, '--socket');
   const port = process.ports[0] ?? Number(argument(process, '--port') ?? 3306);
   const isHidden = process.files.length === 0;
-  return binlogsIn(type, dir, { socket, port, writes: isHidden || open !== undefined });
+  return binlogsIn(type, dir, { socket, port, uid: process.uid, writes: isHidden || open !== undefined });
+}
+
+/** What its process tells. */
+interface BinlogServer {
+  readonly socket?: string | null;
+  readonly port?: number | null;
+  readonly uid?: number;
+  readonly writes?: boolean;
 }
 
 async function binlogsIn(
   type: 'mariadb' | 'mysql',
   dir: string,
-  { socket = null, port = null, writes = true }: { socket?: string | null; port?: number | null; writes?: boolean },
+  { socket = null, port = null, uid = 0, writes = true }: BinlogServer,
 ): Promise<Database> {
   const names = await namesIn(dir);
   const newest = names
@@ -85,16 +93,16 @@ async function binlogsIn(
     .sort()
     .at(-1);
   const problem = writes ? null : 'it writes no binlogs: set log_bin in its configuration, and restart it';
-  return { type, dir, socket, port, problem, ...(await rightsOf(newest === undefined ? dir : join(dir, newest))) };
+  return { type, dir, socket, port, problem, ...(await rightsOf(newest === undefined ? dir : join(dir, newest), uid)) };
 }
 
 async function postgresOf(process: SeenProcess): Promise<Database | null> {
-  const dir = argument(process, '-D') ?? process.cwd;
+  const dir = process.cwd ?? argument(process, '-D'); // which may be its configuration's
   if (dir === null || process.args[0]?.includes(':')) return null; // `postgres: walwriter` is a part of one
-  return postgresIn(resolve(process.cwd ?? '/', dir));
+  return postgresIn(resolve(dir), process.uid);
 }
 
-async function postgresIn(dir: string): Promise<Database> {
+async function postgresIn(dir: string, uid = 0): Promise<Database> {
   // Pid, directory, start, port, socket's directory, address; see the server's miscadmin.h.
   const [, , , port, socket] = (await readFile(join(dir, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n');
   const problem = port === undefined ? "its server does not run, or its directory can't be read" : null;
@@ -104,7 +112,7 @@ async function postgresIn(dir: string): Promise<Database> {
     socket: socket || null,
     port: Number(port) || null,
     problem,
-    ...(await rightsOf(dir)),
+    ...(await rightsOf(dir, uid)),
   };
 }
 
@@ -125,7 +133,8 @@ async function redisIn(dir: string): Promise<Database> {
 
 const namesIn = (dir: string): Promise<string[]> => readdir(dir).catch(() => []);
 
-async function rightsOf(path: string): Promise<Pick<Database, 'owner' | 'isGroupReadable'>> {
-  const { uid, gid, mode } = await stat(path).catch(() => ({ uid: 0, gid: 0, mode: 0 }));
+/** Of what can't be looked at: the server's own, as its process tells. */
+async function rightsOf(path: string, serverUid = 0): Promise<Pick<Database, 'owner' | 'isGroupReadable'>> {
+  const { uid, gid, mode } = await stat(path).catch(() => ({ uid: serverUid, gid: 0, mode: 0 }));
   return { owner: { uid, gid }, isGroupReadable: (mode & 0o040) !== 0 };
 }

@@ -11,6 +11,7 @@ import { type Etcd, startEtcd } from '../helpers/etcd.ts';
 import { type Mariadb, startMariadb } from '../helpers/mariadb.ts';
 import { freePort } from '../helpers/ports.ts';
 import { type Postgres, startPostgres } from '../helpers/postgres.ts';
+import { Redis } from '../helpers/redis.ts';
 import { until } from '../helpers/wait.ts';
 
 const PASSWORD = 'a password of this test';
@@ -255,8 +256,9 @@ describe('without a terminal it refuses, and writes nothing,', () => {
 
 test('finds the servers that run here by themselves, with their sockets', async () => {
   const file = join(dir, 'found.yaml');
+  const redis = await Redis.start();
   const args = ['setup', '--yes', '--dry-run', '--json', '--solo', '--store', '/mnt/backup'];
-  const { stdout } = await shipmate(file, ...args);
+  const { stdout } = await shipmate(file, ...args).finally(() => redis.stop());
   const { config }: Report = JSON.parse(stdout);
   const sources = Object.values<{ source: { dir: string; url: string } }>(parse(config).streams).map(
     ({ source }) => source,
@@ -264,5 +266,6 @@ test('finds the servers that run here by themselves, with their sockets', async 
   expect(sources.find((source) => source.dir === mariadb.dataDir)?.url).toContain(`socket=${mariadb.socket}`);
   const url = sources.find((source) => source.dir === postgres.dataDir)?.url;
   expect(url).toBe(`postgresql://shipmate@/postgres?host=${postgres.socketDir}&port=${postgres.port}`);
+  expect(sources).toContainEqual({ type: 'files', dir: redis.aofDir, layout: 'redis-aof' });
   await expect(stat(file)).rejects.toThrow('ENOENT');
 });
