@@ -87,7 +87,7 @@ async function untilDurable(url: string, timeoutMs: number): Promise<void> {
 
 /** Null for a plain yes; why not otherwise. Throws what asking again does not help. */
 async function ask(url: string): Promise<ShipmateError | null> {
-  let reply: { status: number; body: string };
+  let reply: Reply;
   try {
     reply = await read(url);
   } catch (cause) {
@@ -98,7 +98,8 @@ async function ask(url: string): Promise<ShipmateError | null> {
   const answer = answerOf(reply);
   if (answer?.durable === true) return null;
   const segment = new URL(url).searchParams.get('segment');
-  const reason = answer?.reason ?? `the daemon answered ${reply.status}: ${reply.body.slice(0, 200).trim()}`;
+  const reason =
+    answer?.reason ?? `the daemon answered ${reply.status}: ${errorIn(reply) ?? reply.body.slice(0, 200).trim()}`;
   return notDurable(
     `${segment} is not durable in the archive: ${reason}`,
     answer?.hint ?? 'the server keeps it and asks again; "shipmate status" tells how the stream stands',
@@ -108,23 +109,38 @@ async function ask(url: string): Promise<ShipmateError | null> {
 const notDurable = (message: string, hint: string, cause?: unknown) =>
   new ShipmateError(message, { code: 'NOT_DURABLE', hint, cause });
 
+interface Reply {
+  readonly status: number;
+  readonly body: string;
+}
+
 interface Answer {
   readonly durable: boolean;
   readonly reason: string;
   readonly hint?: string;
 }
 
-function answerOf({ status, body }: { status: number; body: string }): Answer | null {
+function answerOf({ status, body }: Reply): Answer | null {
   if (status !== 200) return null;
+  const { durable, reason, hint } = fieldsOf(body);
+  if (typeof durable !== 'boolean') return null;
+  return { durable, reason: String(reason), ...(typeof hint === 'string' && { hint }) };
+}
+
+function errorIn({ body }: Reply): string | null {
+  const { error } = fieldsOf(body);
+  return typeof error === 'string' ? error : null;
+}
+
+function fieldsOf(body: string): Readonly<Record<string, unknown>> {
   try {
-    const { durable, reason, hint } = JSON.parse(body);
-    return { durable: durable === true, reason: String(reason), ...(typeof hint === 'string' && { hint }) };
+    return { ...JSON.parse(body) };
   } catch {
-    return null;
+    return {};
   }
 }
 
-function read(url: string): Promise<{ status: number; body: string }> {
+function read(url: string): Promise<Reply> {
   return new Promise((done, fail) => {
     const request = get(url, { agent: false, timeout: ASK_MS }, (response) => {
       let body = '';
