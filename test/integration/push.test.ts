@@ -88,6 +88,7 @@ test('a backup’s note and the backup’s WAL are archived too', async () => {
 test('a segment that is not in the store yet is waited for; the server keeps it meanwhile', async () => {
   const away = join(dir, 'away');
   await rename(storePath, away);
+  await server.sql('SELECT pg_switch_wal()'); // the present segment's first records may have been shipped by now
   const name = await finishSegment();
   const early = await push(name, '--timeout', '0.3');
   expect(early.code).toBe(1);
