@@ -143,7 +143,7 @@ function endOfOwners({ term, slot, last, foreign }: ChainEnd): Place {
 async function proves(archive: Archive, place: Place, end: ChainEnd): Promise<boolean> {
   try {
     const header = (await readPlace(archive, place))?.header;
-    if (header?.kind === 'seal') return true;
+    if (header?.kind === 'seal') return comparePlaces(place, end) > 0; // one that counts would have ended the walk
     const isOwners = header?.kind === 'chunk' && header.claim === end.owner && header.archive === end.archive;
     return archive.isPrimary === true && isOwners && (header.settled ?? 0) > endOfOwners(end).slot;
   } catch (error) {

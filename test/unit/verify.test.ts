@@ -113,9 +113,15 @@ describe('a whole archive', () => {
     const end = inTerm(4).length;
     store.overwrite(key(4, end), store.peek(key(4, end - 1)));
     rewrite(key(4, end), (header) => ({ ...header, slot: end, claim: newClaim(), node: 'elsewhere' }));
+    store.overwrite(key(4, end + 1), store.peek(inTerm(3).at(-1)!));
+    const stray = { term: 4, slot: end + 1, claim: newClaim(), archive: 'another' };
+    rewrite(key(4, end + 1), (header) => ({ ...header, ...stray }));
     expect(await check()).toMatchObject({
       faults: [],
-      warnings: [{ object: key(4, end), what: expect.stringContaining('by node elsewhere') }],
+      warnings: [
+        { object: key(4, end), what: expect.stringContaining('by node elsewhere') },
+        { object: key(4, end + 1), what: expect.stringContaining('by node') },
+      ],
     });
   });
 });
