@@ -85,6 +85,20 @@ describe('what fails beside the archive', () => {
     await until('b has no trouble any more', () => b.shipper.notReady().length === 0, { withinMs: 30_000 });
   });
 
+  test('a master tells its twins why it does not get on, and that it does again', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const store = new FaultyStore(pair.store);
+    pair.start('a', { store });
+    await pair.shipped();
+    store.faults = (operation) => (operation === 'create' ? { kind: 'full' } : undefined);
+    pair.log.append();
+    const told = () => pair.twin('a').then((twin) => twin?.reason);
+    await until('its status says that the store is full', async () => /^master; store: ./.test((await told()) ?? ''));
+    store.faults = () => undefined;
+    await until('its status says no more of it', async () => (await told()) === 'master');
+  });
+
   test('what ended one reign is no trouble any more in the next', async () => {
     const pair = newPair();
     pair.log.append();
