@@ -116,7 +116,7 @@ function definePods(): void {
   );
 
   test(
-    'a pod that is deleted ships what its server wrote last, and hands over; then the other server is promoted',
+    'what the server of a deleted pod wrote last is shipped, and its daemon hands over; then the other server is promoted',
     () =>
       eachPair(async (pair) => {
         const [old, next] = pair.pods;
@@ -134,10 +134,16 @@ function definePods(): void {
           shipmate: { code: 0, output: '' },
         });
         await until(`${next.name} leads`, async () => (await statusIn(next)).master === next.name);
-        const own = (await termsIn(next)).filter(({ node }) => node === old.name).at(-1);
-        const shipped = own?.to?.id ?? '';
-        if (pair.name === 'mariadb') expect(shipped).toBe(written);
-        else expect(compareIds(parseId(shipped), parseId(written))).toBeGreaterThanOrEqual(0);
+        if (pair.name === 'mariadb') {
+          const own = (await termsIn(next)).filter(({ node }) => node === old.name).at(-1);
+          expect(own?.to?.id).toBe(written);
+        } else {
+          // Of a server that has stopped nobody can say what it flushed: its last WAL is shipped from the standby's.
+          await until('the archive has the last row', async () => {
+            const id = (await statusIn(next)).cursor?.id ?? '';
+            return compareIds(parseId(id), parseId(written)) >= 0;
+          });
+        }
 
         await next.run(pair.name, 'bash', '/scripts/promote.sh');
         expect(await pair.sql(next, 'SELECT MAX(id) FROM app.rows')).toBe('2');
