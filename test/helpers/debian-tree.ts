@@ -67,7 +67,7 @@ export class DebianTree {
   async boot({ binds = {} }: Pick<RunOptions, 'binds'> = {}): Promise<DebianHost> {
     const group = `shipmate-test-${process.pid}-${this.root.slice(-6)}`;
     const child = begin(BOOT, [this.root, bindList(binds), group]);
-    return DebianHost.of(child);
+    return DebianHost.of(child, group);
   }
 
   async remove(): Promise<void> {
@@ -78,14 +78,17 @@ export class DebianTree {
 /** A tree that was booted: `run` is what an administrator types there. */
 export class DebianHost {
   readonly #child: ChildProcess;
+  readonly #group: string;
   readonly #init: number;
 
-  private constructor(child: ChildProcess, init: number) {
+  private constructor({ child, group, init }: { child: ChildProcess; group: string; init: number }) {
     this.#child = child;
+    this.#group = group;
     this.#init = init;
   }
 
-  static async of(child: ChildProcess): Promise<DebianHost> {
+  /** `group`: the name of its control group. */
+  static async of(child: ChildProcess, group: string): Promise<DebianHost> {
     const said: string[] = [];
     for (const output of [child.stdout, child.stderr])
       output?.setEncoding('utf8').on('data', (text) => said.push(text));
@@ -94,12 +97,10 @@ export class DebianHost {
       const init = await until('systemd is the first process of the tree', () => firstProcessOf(child, 'systemd'), {
         describe,
       });
-      const host = new DebianHost(child, init);
+      const host = new DebianHost({ child, group, init });
       const booted = async () => (await host.run(['systemctl', 'is-system-running'])).stdout;
-      await until('the tree has booted', async () => /^(running|degraded)/.test(await booted()), {
-        everyMs: 100,
-        describe,
-      });
+      const options = { everyMs: 100, describe };
+      await until('the tree has booted', async () => /^(running|degraded)/.test(await booted()), options);
       return host;
     } catch (error) {
       child.kill('SIGKILL');
@@ -122,6 +123,7 @@ export class DebianHost {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     this.#child.kill('SIGKILL');
     await gone;
+    await run('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', REMOVE_GROUP, 'sh', this.#group]);
   }
 }
 
@@ -213,6 +215,14 @@ exec unshare --cgroup --pid --ipc --uts --fork --kill-child sh -ec '
   rmdir /.host
   exec env -i container=other /lib/systemd/systemd --system
 ' boot "$tree"`;
+
+// The kernel may still be about to notice that the processes are gone.
+const REMOVE_GROUP = `
+mount -t cgroup2 cgroup2 /mnt
+for look in $(seq 100); do
+  find "/mnt/$1" -depth -type d -exec rmdir {} + 2>/dev/null && break
+  sleep 0.1
+done`;
 
 function begin(script: string, args: readonly string[]): ChildProcess {
   // Ends with the test that started it, however that ends: the signal that a process gets when its parent dies is lost where it
