@@ -67,13 +67,13 @@ export class Image {
   /** Starts a container with a read-only root, as `docker run --read-only --tmpfs /tmp --cap-drop ALL -v …` does. */
   start(volumes: Readonly<Record<string, string>>): Promise<Container> {
     const command = this.#command(this.settings.cmd);
-    const child = this.tree.spawn(command, { env: this.settings.env, binds: volumes, readOnly: true });
+    const child = this.tree.spawn(command, { env: environmentOf(this.settings), binds: volumes, readOnly: true });
     return Container.of(child, this.settings);
   }
 
   /** The same, for a command that ends by itself. */
   run(volumes: Readonly<Record<string, string>>, ...args: string[]): Promise<Ran> {
-    return this.tree.run(this.#command(args), { env: this.settings.env, binds: volumes, readOnly: true });
+    return this.tree.run(this.#command(args), { env: environmentOf(this.settings), binds: volumes, readOnly: true });
   }
 
   #command(args: readonly string[]): readonly string[] {
@@ -120,7 +120,7 @@ export class Container {
 
   /** As `docker exec` does. */
   exec(command: readonly string[]): Promise<Ran> {
-    return runBeside(this.#first, [...asUser(this.#settings), ...command], this.#settings.env);
+    return runBeside(this.#first, [...asUser(this.#settings), ...command], environmentOf(this.#settings));
   }
 
   /** The image's HEALTHCHECK: an exit code of 0 is health. */
@@ -140,6 +140,9 @@ export class Container {
     await this.#exited;
   }
 }
+
+/** Its user has no entry in passwd, so no home. */
+const environmentOf = ({ env }: Settings) => ({ HOME: '/', ...env });
 
 function asUser({ user, workdir }: Settings): string[] {
   const [uid = '0', gid = uid] = user.split(':');
