@@ -135,10 +135,16 @@ export function firstProcessOf({ pid }: ChildProcess, name: string): Promise<num
 async function descendant(pid: number, name: string): Promise<number | null> {
   const children = (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim();
   for (const child of children === '' ? [] : children.split(' ').map(Number)) {
-    const found = basename(await readlink(`/proc/${child}/exe`)) === name ? child : await descendant(child, name);
+    const found = (await isFirst(child, name)) ? child : await descendant(child, name);
     if (found !== null) return found;
   }
   return null;
+}
+
+/** Not one that the first process runs for a moment before it becomes `name` itself. */
+async function isFirst(pid: number, name: string): Promise<boolean> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  return basename(await readlink(`/proc/${pid}/exe`)) === name && /^NSpid:.*\t1$/m.test(status);
 }
 
 /** Carries out a program where process `pid` is. */

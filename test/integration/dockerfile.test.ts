@@ -2,7 +2,7 @@ import { appendFile, chown, cp, mkdir, mkdtemp, readFile, rm, writeFile } from '
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
 import { stringify } from 'yaml';
 import { ChainReader } from '../helpers/archive.ts';
 import { type Container, Image } from '../helpers/container.ts';
@@ -23,8 +23,9 @@ beforeAll(async () => {
   image = await Image.build(ROOT);
 }, 600_000);
 
+afterEach(() => container?.kill());
+
 afterAll(async () => {
-  await container?.kill();
   await image?.remove();
   await rm(dir, { recursive: true, force: true });
 }, 60_000);
