@@ -29,11 +29,12 @@ function checksums(header: SegmentHeader): Finding {
   };
 }
 
-/** Whose the newest binlog is, as its first events say; null where that can't be told. */
+/** Whose the newest binlog is, as its first events say; null where that can't be told, as `inspectBinlogs` says why. */
 export async function writerOf(binlogs: Binlogs): Promise<string | null> {
-  const newest = await binlogs.look().then(
-    (lineage) => lineage.newestUsable(),
-    () => null,
-  );
-  return newest?.header.origin ?? null;
+  try {
+    const lineage = await binlogs.look();
+    return (await lineage.newestUsable())?.header.origin ?? null;
+  } catch {
+    return null;
+  }
 }
