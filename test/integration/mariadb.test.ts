@@ -101,6 +101,7 @@ describe('the binlogs of a real MariaDB', () => {
     await run(`INSERT INTO shop.orders (note) SELECT RANDOM_BYTES(1024) FROM shop.seq_1_to_3000`);
     await run(`INSERT INTO shop.orders (note) VALUES (REPEAT(SHA2(RAND(), 512), 40000))`);
     await run('SET GLOBAL binlog_checksum = NONE', insert, 'SET GLOBAL binlog_checksum = CRC32', insert);
+    await server.rotate();
   }
 
   test('are shipped byte for byte while they are written; slices end where the server says', async () => {
@@ -123,7 +124,8 @@ describe('the binlogs of a real MariaDB', () => {
       const groups = events.filter(({ Event_type }) => outside.test(String(Event_type))).map(({ Pos }) => Number(Pos));
       starts.set(name, new Set([...groups, expected.get(name)!.length]));
     }
-    expect(boundaries.length).toBeGreaterThan(20);
+    // How many there are goes by how quickly each was read; each file has one at least, its end.
+    expect(boundaries.length).toBeGreaterThanOrEqual(starts.size);
     expect(boundaries.filter(({ segment, offset }) => !starts.get(segment)!.has(offset))).toEqual([]);
     for (const { segment, offset, id } of boundaries) {
       const [row] = await server.query('SELECT BINLOG_GTID_POS(?, ?) AS id', [segment, offset]);

@@ -218,7 +218,7 @@ describe('docs/quick-start.md', () => {
         `SHIPMATE_DB_PASSWORD=${exported.SHIPMATE_DB_PASSWORD}\n`,
       );
     } finally {
-      await Promise.all((reader?.daemons ?? []).map((daemon) => daemon.kill()));
+      await Promise.all((reader?.daemons ?? []).map((daemon) => daemon.stop())); // in order: their names are free again
       await Promise.all(servers.map((server) => server.stop()));
     }
   });
@@ -260,7 +260,7 @@ describe('docs/quick-start.md', () => {
       expect(reader.outputOf(/shipmate verify/)).toContain('whole, every payload read');
       expect(reader.outputOf(/psql -p/)).toMatch(/^ +1 \| \d{4}-/m);
     } finally {
-      await Promise.all((reader?.daemons ?? []).map((daemon) => daemon.kill()));
+      await Promise.all((reader?.daemons ?? []).map((daemon) => daemon.stop())); // in order: their names are free again
       await Promise.all(servers.map((server) => server.stop()));
     }
   });
