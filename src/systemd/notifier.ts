@@ -55,13 +55,19 @@ export function openNotifier(address: NotifyAddress | null, { log }: { readonly 
         isLate = true;
         resolve();
       }, SEEN_MS);
-      execFile('systemd-notify', assignments, { env }, (error) => {
+      const done = (error: Error | null) => {
         clearTimeout(late);
         if (isLate) return;
         if (error && !hasFailed) log.warn(`systemd can't be told how the daemon is: ${reasonOf(error)}`);
         hasFailed = error !== null;
         resolve();
-      });
+      };
+      // Some failures are thrown instead: no memory for another process is one.
+      try {
+        execFile('systemd-notify', assignments, { env }, done);
+      } catch (error) {
+        done(error instanceof Error ? error : new Error(messageOf(error)));
+      }
     });
 
   return {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import type { Standing } from '../../src/ship/stream.ts';
-import { type Notification, takeNotifyAddress } from '../../src/systemd/notifier.ts';
+import { type Notification, openNotifier, takeNotifyAddress } from '../../src/systemd/notifier.ts';
 import { Service } from '../../src/systemd/service.ts';
 import { statusText } from '../../src/systemd/status-text.ts';
 import { until } from '../helpers/wait.ts';
@@ -27,6 +27,16 @@ describe('the address of the service manager', () => {
     expect(takeNotifyAddress({ NOTIFY_SOCKET: '/run/notify' })).toEqual({ socket: '/run/notify', watchdogMs: null });
     expect(takeNotifyAddress({ WATCHDOG_USEC: '30000000' })).toBeNull();
   });
+});
+
+test('a notifier that can not even start a program warns once, and never throws', async () => {
+  const warnings: string[] = [];
+  const log = { debug() {}, info() {}, warn: (message: string) => void warnings.push(message), error() {} };
+  const notifier = openNotifier({ socket: '/nowhere', watchdogMs: null }, { log });
+  // No program takes an argument with a zero byte: Node throws at once, as it does where memory is short.
+  await notifier.tell({ STATUS: 'a\0b' });
+  await notifier.tell({ STATUS: 'c\0d' });
+  expect(warnings).toEqual([expect.stringContaining("systemd can't be told how the daemon is: ")]);
 });
 
 describe('STATUS', () => {
