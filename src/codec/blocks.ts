@@ -15,7 +15,7 @@ export interface Block {
 export interface BlockPool {
   /** A block, as soon as there is one; first come, first served. Aborting leaves the queue (throws the signal's reason). */
   acquire(signal: AbortSignal): Promise<Block>;
-  /** Makes room for more, or for larger blocks; never takes any away. */
+  /** Makes room for more blocks, or for larger ones: then there may be fewer, as soon as those that are out come back. */
   grow(to: BlockPoolOptions): void;
   /** Blocks that are out now, and callers that wait for one. */
   readonly usage: { readonly blocks: number; readonly waiting: number };
@@ -43,14 +43,14 @@ export function openBlockPool(options: BlockPoolOptions): BlockPool {
       const { buffer } = block.bytes;
       // It was lost with an encoder's thread, or is of a size that has been outgrown.
       const isOfUse = !buffer.detached && buffer.byteLength === blockBytes;
-      const memory = isOfUse ? buffer : new ArrayBuffer(blockBytes);
+      const isTooMany = out > maxBlocks; // there were more of the smaller ones
       const [next] = waiting;
-      if (next) {
+      if (next && !isTooMany) {
         waiting.delete(next);
-        next(memory);
+        next(isOfUse ? buffer : new ArrayBuffer(blockBytes));
       } else {
         out--;
-        free.push(memory);
+        if (isOfUse && !isTooMany) free.push(buffer);
       }
     };
     const block: Block = { bytes: new Uint8Array(lentMemory), release };
@@ -79,9 +79,15 @@ export function openBlockPool(options: BlockPoolOptions): BlockPool {
       return lend(free.pop() ?? new ArrayBuffer(blockBytes));
     },
     grow(to) {
-      if (to.blockBytes > blockBytes) free.length = 0;
-      blockBytes = Math.max(blockBytes, to.blockBytes);
-      maxBlocks = Math.max(maxBlocks, Math.floor(to.maxBytes / blockBytes));
+      // By the size that is asked for: who asks for small blocks needs as many of them, though they are larger here.
+      const blocks = Math.floor(to.maxBytes / to.blockBytes);
+      if (to.blockBytes > blockBytes) {
+        free.length = 0;
+        blockBytes = to.blockBytes;
+        maxBlocks = blocks;
+      } else {
+        maxBlocks = Math.max(maxBlocks, blocks);
+      }
       for (const serve of waiting) {
         if (out >= maxBlocks) break;
         waiting.delete(serve);

@@ -70,6 +70,28 @@ describe('the block pool', () => {
     expect((await pool.acquire(never)).bytes.length).toBe(16);
   });
 
+  test('counts the blocks that are asked for, whatever the size of those that it has', async () => {
+    const pool = openBlockPool({ blockBytes: 64, maxBytes: 128 });
+    pool.grow({ blockBytes: 8, maxBytes: 32 });
+    for (let n = 0; n < 4; n++) expect((await pool.acquire(never)).bytes.length).toBe(64);
+    expect(pool.usage).toEqual({ blocks: 4, waiting: 0 });
+  });
+
+  test('lends fewer once they are larger: those that are too many are not lent again', async () => {
+    const pool = openBlockPool({ blockBytes: 8, maxBytes: 32 });
+    const small = await Promise.all([1, 2, 3, 4].map(() => pool.acquire(never)));
+    pool.grow({ blockBytes: 64, maxBytes: 128 });
+    const waiting = pool.acquire(never);
+    small[0]!.release();
+    small[1]!.release();
+    expect(pool.usage).toEqual({ blocks: 2, waiting: 1 });
+    small[2]!.release();
+    expect((await waiting).bytes.length).toBe(64);
+    small[3]!.release();
+    expect((await pool.acquire(never)).bytes.length).toBe(64);
+    expect(pool.usage).toEqual({ blocks: 2, waiting: 0 });
+  });
+
   test('replaces memory that was lost with a thread', async () => {
     const pool = openBlockPool({ blockBytes: 8, maxBytes: 8 });
     const only = await pool.acquire(never);
