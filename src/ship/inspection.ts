@@ -1,4 +1,4 @@
-import { pause, within } from '../archive/retry.ts';
+import { answerOf, pause, within } from '../archive/retry.ts';
 import type { Log } from '../core/log.ts';
 import type { Position } from '../core/position.ts';
 import { messageOf } from '../errors.ts';
@@ -34,10 +34,12 @@ export class Inspection {
   /** Logs each warning and error when it begins to stand, and when it no longer does, until the signal aborts. */
   async keep(signal: AbortSignal): Promise<never> {
     const { source, at, metrics, log } = this.#options;
+    // Whoever leaves waits for this, and can't wait for a server that hangs.
+    const answer = <T>(asked: Promise<T>) => within(INSPECT_WITHIN_MS, answerOf(asked, { signal, onSlow() {} }));
     for (;;) {
       try {
-        this.#tell(await within(INSPECT_WITHIN_MS, source.inspect(at() ?? undefined)));
-        if (source.retention) metrics.retention(await within(INSPECT_WITHIN_MS, source.retention()));
+        this.#tell(await answer(source.inspect(at() ?? undefined)));
+        if (source.retention) metrics.retention(await answer(source.retention()));
       } catch (error) {
         log.debug(`the source could not be inspected: ${messageOf(error)}`, { error });
       }

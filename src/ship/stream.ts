@@ -242,7 +242,8 @@ export class StreamShipper {
 
   /** What keeps this stream from working, for /readyz; empty when all is well. */
   notReady(): string[] {
-    if (this.#failure !== null) return [`stream ${this.name} has stopped: ${this.#failure}`];
+    if (this.#role === 'stopped')
+      return [`stream ${this.name} has stopped: ${this.#failure ?? 'it was told to leave'}`];
     if (this.#role === 'starting') return [`stream ${this.name}: ${this.#refusal ?? 'starting'}`];
     return this.#trouble.standing().map((line) => `stream ${this.name}: ${line}`);
   }

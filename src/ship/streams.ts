@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { within } from '../archive/retry.ts';
 import type { StreamShipper } from './stream.ts';
 
 interface Running {
@@ -28,9 +29,11 @@ export class RunningStreams {
     return this.shippers.filter((shipper) => shipper.isStuck()).map(({ name }) => name);
   }
 
-  /** Names of those that have failed for good. */
+  /** Names of those that have failed for good, or did not leave in time. */
   stopped(): string[] {
-    return this.shippers.filter(({ standing }) => standing.role === 'stopped').map(({ name }) => name);
+    return [...this.#running.values()]
+      .filter(({ leaving }) => leaving.signal.aborted)
+      .map(({ shipper }) => shipper.name);
   }
 
   /** Runs the stream from now on; where all of them have been told to leave, that is too late, and nothing happens. */
@@ -44,9 +47,12 @@ export class RunningStreams {
     this.#running.set(shipper.name, { shipper, leaving, ended });
   }
 
-  /** Lets one stream leave in order: what it led is a twin's. */
-  async leave(name: string): Promise<void> {
-    await this.#end(name);
+  /**
+   * Lets one stream leave in order: what it led is a twin's. Throws where that takes longer; then it stays, as one that has
+   * stopped, and can be told again.
+   */
+  async leave(name: string, { withinMs }: { readonly withinMs: number }): Promise<void> {
+    await within(withinMs, this.#end(name));
     this.#running.delete(name);
   }
 

@@ -42,14 +42,16 @@ export class ConfiguredStreams {
    */
   async change(next: Config): Promise<StreamChanges> {
     const { added, removed, changed: differing } = streamChanges(this.#config, next);
-    const stopped = this.running.stopped().filter((name) => Object.hasOwn(next.streams, name));
-    const changed = [...new Set([...differing, ...stopped])];
+    const stopped = this.running.stopped();
+    const gone = new Set([...removed, ...stopped.filter((name) => !Object.hasOwn(next.streams, name))]);
+    const come = stopped.filter((name) => Object.hasOwn(next.streams, name) && !added.includes(name));
+    const changed = [...new Set([...differing, ...come])];
     await Promise.all([...added, ...changed].map((name) => demandUsable(next, streamOf(next, name))));
     this.#config = next;
     await Promise.all([
-      ...removed.map((name) => this.#leave(name)),
-      ...added.map((name) => this.#startAlone(name)),
-      ...changed.map(async (name) => (await this.#leave(name)) && this.#startAlone(name)),
+      ...[...gone].map((name) => this.#leave(name)),
+      // One that is added may have been removed before, and still hang.
+      ...[...added, ...changed].map(async (name) => (await this.#leave(name)) && this.#startAlone(name)),
     ]);
     return { added, removed, changed };
   }
@@ -80,10 +82,10 @@ export class ConfiguredStreams {
   async #leave(name: string): Promise<boolean> {
     const { metrics, log } = this.#common;
     try {
-      await within(LEAVE_MS, this.running.leave(name));
+      await this.running.leave(name, { withinMs: LEAVE_MS });
     } catch {
       log.error(`stream ${name} was told to leave, and hangs`, {
-        hint: 'restart the daemon: it can not end it by itself',
+        hint: 'reload the config once more when what it hangs in answers again, or restart the daemon',
       });
       return false;
     }

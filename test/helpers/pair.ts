@@ -110,7 +110,7 @@ export class Pair {
       await done.finally(() => coordination.close());
     };
     this.#stops.push(stop);
-    return { node, coordination, client, shipper, done, stop, said, metrics };
+    return { node, coordination, client, shipper, streams, done, stop, said, metrics };
   }
 
   async stop(): Promise<void> {
