@@ -19,6 +19,13 @@ describe.each(['shipmate.service', 'shipmate@.service'])('%s', (name) => {
   });
 });
 
+test.each(['shipmate.service', 'shipmate@.service', ...readdirSync(DROP_INS).map((name) => join('drop-ins', name))])(
+  '%s leaves alone the IPC objects of its user, who may be postgres: a running server has its shared memory there',
+  (name) => {
+    expect(read(name)).not.toMatch(/^RemoveIPC\s*=/im); // no is what systemd does by itself
+  },
+);
+
 test('the template differs from the unit in what an instance has for itself alone', () => {
   const unit = read('shipmate.service').split('\n');
   const template = read('shipmate@.service').split('\n');
