@@ -60,7 +60,7 @@ test('the package has what it needs: every npm package loads, and so do man page
   for (const file of ['zsh/vendor-completions/_shipmate', 'fish/vendor_completions.d/shipmate.fish']) {
     await host!.succeed('test', '-s', join('/usr/share', file));
   }
-  // The config may hold passwords, and the state does: neither is for everybody.
+  // The config may hold passwords, and the state does: neither is for everybody. The unit, which runs, closes the state's.
   const modes = await host!.succeed(
     'stat',
     '-c',

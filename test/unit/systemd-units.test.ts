@@ -34,9 +34,12 @@ test('the template differs from the unit in what an instance has for itself alon
     'ExecStart=/usr/bin/shipmate run --init -c /etc/shipmate/%i.yaml',
     'EnvironmentFile=-/etc/default/shipmate-%i',
     'StateDirectory=shipmate/%i',
+    'CacheDirectory=shipmate/%i',
+    'Environment=NODE_COMPILE_CACHE=%C/shipmate/%i',
   ]);
   // An instance is enabled by its own name alone: only the unit may be enabled before it is configured.
-  const own = /^(#|ConditionPathExists=|Description=|ExecStart=|EnvironmentFile=|StateDirectory=)/;
+  const own =
+    /^(#|(ConditionPathExists|Description|ExecStart|EnvironmentFile|StateDirectory|CacheDirectory|Environment)=)/;
   expect(unit.filter((line) => !template.includes(line) && !own.test(line))).toEqual([]);
 });
 
