@@ -10,7 +10,11 @@ import { type Etcd, startEtcd } from '../helpers/etcd.ts';
 import { Page } from '../helpers/markdown.ts';
 
 const run = promisify(execFile);
-const PASSWORDS = { SHIPMATE_ETCD_PASSWORD: 'of the twins', STATUS_ETCD_PASSWORD: 'of whoever looks' };
+const PASSWORDS = {
+  SHIPMATE_ETCD_PASSWORD: 'of the twins',
+  STATUS_ETCD_PASSWORD: 'of whoever looks',
+  ROOT_ETCD_PASSWORD: 'of root',
+};
 
 let etcd: Etcd;
 let dir: string;
@@ -20,9 +24,6 @@ beforeAll(async () => {
   const [roles] = page.blocks.filter(({ language, heading }) => language === 'sh' && heading === 'etcd');
   const env = { ...process.env, ...PASSWORDS, ETCDCTL_API: '3', ETCDCTL_ENDPOINTS: etcd.endpoints.join(',') };
   await run('bash', ['-euc', roles!.text], { env });
-  await etcd.ctl('user', 'add', 'root:of root');
-  await etcd.ctl('user', 'grant-role', 'root', 'root');
-  await etcd.ctl('auth', 'enable');
 });
 afterAll(async () => {
   await etcd?.stop();
