@@ -37,6 +37,8 @@ export interface RoleContext {
   /** The claim that owns term 1, where this daemon has just created the archive: for its first campaign. */
   readonly firstClaim: string | null;
   readonly enter: (role: Role) => void;
+  /** Told of each term before it runs. */
+  readonly onTerm: (term: Term) => void;
   /** Which stores must hold what the source is acknowledged. */
   readonly acknowledgement: Acknowledgement;
   readonly onSettled: (end: ChainEnd, chunk?: Chunk) => void;
@@ -146,6 +148,7 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
       writer,
       nowMs: () => performance.now(),
     });
+    context.onTerm(term);
     context.onSettled(end);
     context.enter('master');
     desk.onHandover((reason) => handover.abort(reason));

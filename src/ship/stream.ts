@@ -22,6 +22,7 @@ import { Progress } from './progress.ts';
 import { Readiness } from './readiness.ts';
 import { keepRemembered } from './remembered.ts';
 import { keepRole } from './role.ts';
+import type { Term } from './term.ts';
 import { Trouble } from './trouble.ts';
 
 export interface StreamOptions extends PrimaryOptions {
@@ -70,6 +71,8 @@ export class StreamShipper {
   #role: Role = 'starting';
   #readiness: Readiness | null = null;
   #settled: ChainEnd | null = null;
+  /** The present one, or the last. */
+  #term: Term | null = null;
   /** Where the present term, or the last one, began. */
   #began: Position | null = null;
   #archive: Archive | null = null;
@@ -198,6 +201,9 @@ export class StreamShipper {
         firstClaim: claim,
         acknowledgement,
         enter: (role) => this.#enter(role),
+        onTerm: (term) => {
+          this.#term = term;
+        },
         onSettled: (end, chunk) => {
           copies.settled(end, chunk);
           if (end.slot === 1) this.#began = end.position;
@@ -267,7 +273,8 @@ export class StreamShipper {
   /** Whether it has not got on for minutes though nothing that is known keeps it; to be asked a few times a minute. */
   isStuck(): boolean {
     const { chunk, pool, heldBack = () => false } = this.#options;
-    const isIdle = this.#role === 'master' && (this.#lag.bytes ?? 0) <= chunk.maxBytes;
+    const hasLittle = (this.#lag.bytes ?? 0) <= chunk.maxBytes;
+    const isIdle = this.#role === 'master' && (hasLittle || this.#term?.waitsForSource === true);
     const waits = this.#trouble.standing().length > 0 || pool.usage.waiting > 0 || heldBack();
     const { term, slot } = this.#end ?? {};
     return this.#progress.isStuck({
@@ -363,6 +370,7 @@ export class StreamShipper {
     this.#refusal = null;
     this.#readiness = null;
     this.#settled = null;
+    this.#term = null;
     this.#began = null;
     for (const part of ['store', 'archive', 'readiness', 'source', 'acknowledge'] as const) this.#trouble.clear(part);
   }

@@ -58,6 +58,7 @@ export class Term {
   readonly #acknowledgement: Acknowledgement;
   #readUpTo: Position | null;
   #lastCutMs = Number.NEGATIVE_INFINITY;
+  #awaitsSlice = false;
 
   constructor(opened: ChainEnd, options: TermOptions) {
     const { archive, writer, encoder, chunk, pool, nowMs, trouble } = options;
@@ -80,6 +81,14 @@ export class Term {
   /** The chain up to which everything is durable. */
   get end(): ChainEnd {
     return this.#window.settled;
+  }
+
+  /**
+   * Whether the source alone can get it on. There may be unread bytes all the same: a large event of which the server has
+   * written only a part is none yet.
+   */
+  get waitsForSource(): boolean {
+    return this.#awaitsSlice && this.#window.isEmpty;
   }
 
   /**
@@ -137,7 +146,9 @@ export class Term {
       let next = ask();
       for (;;) {
         while (this.#chunker.ready && (await this.#dueBefore(next))) await this.#cut(signal);
+        this.#awaitsSlice = true;
         const { value: slice, done } = await next;
+        this.#awaitsSlice = false;
         if (done) return;
         this.#options.trouble.clear('source');
         while (!this.#chunker.fits(slice)) await this.#cut(signal);
@@ -146,6 +157,7 @@ export class Term {
         next = ask();
       }
     } finally {
+      this.#awaitsSlice = false;
       clearTimeout(steady);
       await iterator.return?.().catch(() => {});
     }

@@ -58,6 +58,10 @@ export class UploadWindow {
     return this.#inFlight < this.#options.archive.info.window;
   }
 
+  get isEmpty(): boolean {
+    return this.#inFlight === 0;
+  }
+
   /** Resolves when a further chunk may be submitted; throws what ended the window. */
   async room(): Promise<void> {
     while (!this.hasRoom) await this.#change();

@@ -1,6 +1,8 @@
 import { afterEach, expect, test } from '@jest/globals';
+import { orAbort } from '../../src/coordination/abort.ts';
 import { ShipmateError } from '../../src/errors.ts';
 import type { LogSource } from '../../src/source/source.ts';
+import { throttledStore } from '../../src/store/throttled.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { Pair, type TwinOptions } from '../helpers/pair.ts';
 import { until } from '../helpers/wait.ts';
@@ -30,12 +32,24 @@ function start(options: (source: LogSource) => TwinOptions = () => ({})) {
 const much = { bytes: 64 << 20, oldestMs: 0 };
 
 test('a master that has much to ship and ships nothing, for no known reason, is stuck after minutes', async () => {
-  const { lookFor } = start((source) => ({ source: { ...source, backlog: async () => much } }));
+  const take = (_bytes: number, signal: AbortSignal) => orAbort(new Promise<never>(() => {}), signal);
+  const { lookFor } = start((source) => ({
+    source: { ...source, backlog: async () => much },
+    throttled: (store) => throttledStore(store, { take }),
+  }));
   await pair.hasRole('a', 'master');
   await until('the backlog was measured', async () => (await pair.twin('a'))?.lagBytes === much.bytes);
-  await pair.shipped();
   expect(lookFor(4)).toBe(false);
   expect(lookFor(2)).toBe(true);
+});
+
+test('one whose server has written only a part of a large event is not: it waits for the rest', async () => {
+  const { shipper, lookFor } = start((source) => ({ source: { ...source, backlog: async () => much } }));
+  await pair.hasRole('a', 'master');
+  const written = pair.log.segments.at(-1)!.bytes.length;
+  await until('all that can be read is settled', () => shipper.archiveEnd?.offset === written);
+  await until('the backlog was measured', async () => (await pair.twin('a'))?.lagBytes === much.bytes);
+  expect(lookFor(600)).toBe(false);
 });
 
 test('one that has nothing to ship is not, however long that lasts', async () => {
