@@ -1,4 +1,5 @@
 import type { Preparation } from '../setup/plan.ts';
+import type { UnitPreparation } from '../setup/unit.ts';
 import { printable } from './terminal.ts';
 import { wrap } from './wrap.ts';
 
@@ -13,10 +14,13 @@ export interface SetupReport {
   /** Whether there is another host to set up. */
   readonly hasTwin: boolean;
   readonly preparations: readonly Preparation[];
+  /** Null: the package's unit needs nothing. */
+  readonly unit: UnitPreparation | null;
 }
 
 /** What was done, what an administrator has to run, and what comes then. Prose is at most `width` wide; what is typed stays whole. */
-export function setupText({ file, kept, user, joins, hasTwin, preparations }: SetupReport, width: number): string {
+export function setupText(report: SetupReport, width: number): string {
+  const { file, kept, user, joins, hasTwin, preparations, unit } = report;
   const written = file === null ? 'nothing was written' : `wrote ${file} (mode 0640)`;
   const at = file === null || file === '/etc/shipmate/shipmate.yaml' ? '' : ` -c ${file}`;
   return [
@@ -24,6 +28,7 @@ export function setupText({ file, kept, user, joins, hasTwin, preparations }: Se
     '',
     'First, as an administrator:',
     ...preparations.flatMap((one) => ['', ...preparationLines(one, { joins, width })]),
+    ...(unit === null ? [] : ['', ...unitLines(unit)]),
     '',
     `Then, on this host, as ${user}, whom the daemon runs as:`,
     `  shipmate check${at}`,
@@ -51,3 +56,10 @@ function preparationLines(
   ];
   return [`stream ${stream}:`, ...(lines.length > 0 ? lines : ['  nothing'])];
 }
+
+const unitLines = ({ file, lines, shell }: UnitPreparation): string[] => [
+  'where the package is installed:',
+  `  in ${file}:`,
+  ...lines.map((line) => `    ${line}`),
+  ...shell.map((line) => `  ${line}`),
+];

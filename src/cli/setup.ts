@@ -2,13 +2,14 @@ import { access, readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import type { Command } from 'commander';
 import { stringify } from 'yaml';
-import { parseConfig } from '../config.ts';
+import { type Config, parseConfig } from '../config.ts';
 import { codeOf, messageOf, UsageError } from '../errors.ts';
 import { type Accounts, currentUser, readAccounts } from '../setup/accounts.ts';
 import { type Database, databaseIn, findDatabases } from '../setup/databases.ts';
 import { joinConfig } from '../setup/join.ts';
 import { configOf, type NamedDatabase, preparationOf, storeOf } from '../setup/plan.ts';
 import { findEtcd, findMounts } from '../setup/surroundings.ts';
+import { unitPreparationOf } from '../setup/unit.ts';
 import { writeConfig } from '../setup/write.ts';
 import { addHelp } from './help.ts';
 import { Questions } from './questions.ts';
@@ -85,12 +86,15 @@ async function carryOut(command: Command, options: Options): Promise<void> {
       options.join === undefined ? await draw(options, seen, questions) : await join(options, seen, questions);
     const { text, user } = drawn;
     const config = parseConfig(text, { file, lazy: true });
-    const gid = process.getuid?.() === 0 ? accounts.groupOf(user) : null;
+    const ownGid = accounts.groupOf(user);
+    const gid = process.getuid?.() === 0 ? ownGid : null;
     if (!dryRun) await writeConfig({ file, text, gid, keepAs });
     const preparations = drawn.streams.map((one) => preparationOf(one, { user }, accounts));
+    const group = ownGid === null ? user : accounts.group(ownGid);
+    const unit = unitPreparationOf({ user, group, ...placesOf(config) });
     const joins = options.join !== undefined;
     const hasTwin = joins || config.coordination.kind === 'etcd';
-    const report = { file: dryRun ? null : file, kept: keepAs, user, joins, hasTwin, preparations };
+    const report = { file: dryRun ? null : file, kept: keepAs, user, joins, hasTwin, preparations, unit };
     if (json) printJson({ ...report, config: text });
     else {
       if (dryRun) print(text);
@@ -98,6 +102,25 @@ async function carryOut(command: Command, options: Options): Promise<void> {
     }
   } finally {
     questions.close();
+  }
+}
+
+/** Where the daemon writes on this host. */
+function placesOf(config: Config): { stateDir: string | null; directories: string[] } {
+  const stores = Object.keys(config.stores).map((name) => known(() => config.stores[name]));
+  return {
+    stateDir: known(() => config.stateDir),
+    directories: stores.flatMap((store) => (store?.type === 'file' ? [store.path] : [])),
+  };
+}
+
+/** Null: a variable that a part of the config needs is not set here. */
+function known<T>(read: () => T): T | null {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof UsageError) return null;
+    throw error;
   }
 }
 

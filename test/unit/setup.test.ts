@@ -1,10 +1,12 @@
 import { describe, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
+import { setupText } from '../../src/cli/setup-text.ts';
 import { UsageError } from '../../src/errors.ts';
 import type { Database } from '../../src/setup/databases.ts';
 import { joinConfig } from '../../src/setup/join.ts';
 import { configOf, type Names, preparationOf, sourceOf, storeOf } from '../../src/setup/plan.ts';
 import { mountsIn } from '../../src/setup/surroundings.ts';
+import { unitPreparationOf } from '../../src/setup/unit.ts';
 
 const MYSQL = { uid: 101, gid: 102 };
 const names: Names = {
@@ -91,6 +93,49 @@ describe('least rights', () => {
 
   test('Redis needs nothing but its directory', () => {
     expect(prepared({ type: 'redis', dir: '/var/lib/redis/appendonlydir' })).toMatchObject({ client: null, sql: [] });
+  });
+});
+
+describe('the package’s unit', () => {
+  const stateDir = '/var/lib/shipmate';
+
+  test('does as it is for its own user and a bucket, and is not made root’s', () => {
+    expect(unitPreparationOf({ user: 'shipmate', group: 'shipmate', stateDir, directories: [] })).toBeNull();
+    expect(unitPreparationOf({ user: 'root', group: 'root', stateDir, directories: ['/mnt/backup'] })).toBeNull();
+  });
+
+  test('is told whom to run as, who must then own the state, the store, and be let to the config', () => {
+    const directories = ['/mnt/backup'];
+    expect(unitPreparationOf({ user: 'postgres', group: 'postgres', stateDir, directories })).toEqual({
+      file: '/etc/systemd/system/shipmate.service.d/local.conf',
+      lines: [
+        '[Service]',
+        'User=postgres',
+        'Group=postgres',
+        'SupplementaryGroups=shipmate',
+        'ReadWritePaths=/mnt', // the directory above: a NAS may be mounted anew
+      ],
+      shell: ['adduser postgres shipmate', 'chown postgres: /var/lib/shipmate /mnt/backup', 'systemctl daemon-reload'],
+    });
+  });
+
+  test('is not let write everywhere for a store just below the root, and takes names with spaces', () => {
+    const directories = ['/backup', '/mnt/nas two/x'];
+    expect(unitPreparationOf({ user: 'shipmate', group: 'shipmate', stateDir, directories })).toMatchObject({
+      lines: ['[Service]', 'ReadWritePaths=/backup "/mnt/nas two"'],
+      shell: ['chown shipmate: /backup "/mnt/nas two/x"', 'systemctl daemon-reload'],
+    });
+  });
+
+  test('is part of what is printed, before check is run', () => {
+    const directories = ['/mnt/backup'];
+    const unit = unitPreparationOf({ user: 'shipmate', group: 'shipmate', stateDir, directories });
+    const report = { file: null, kept: null, user: 'shipmate', joins: false, hasTwin: true, preparations: [], unit };
+    const text = setupText(report, 80);
+    expect(text).toMatch(
+      /where the package is installed:\n.*\n {4}\[Service\]\n {4}ReadWritePaths=\/mnt\n(.*\n)*.*shipmate check/,
+    );
+    expect(setupText({ ...report, unit: null }, 80)).not.toContain('[Service]');
   });
 });
 
