@@ -40,7 +40,7 @@ export interface TermOptions {
 
 /** How long what a term has under way may take to end: the lease is never held for what hangs. */
 const END_MS = 1_000;
-/** A source that could be read for so long without a failure works. */
+/** A source that could be read for so long without a failure works, if nothing is left to read. */
 const STEADY_MS = 10_000;
 /** How exactly a log tells when something was written. */
 const EVENT_TIME_MS = 1_000;
@@ -135,8 +135,8 @@ export class Term {
 
   async #gather(slices: AsyncIterable<LogSlice>, signal: AbortSignal): Promise<void> {
     const iterator = slices[Symbol.asyncIterator]();
-    // A log that nobody writes to gives no slice by which it would show that it can be read again.
-    const steady = setTimeout(() => this.#options.trouble.clear('source'), STEADY_MS);
+    const over = new AbortController();
+    const steady = setTimeout(() => this.#clearIfAllIsRead(over.signal), STEADY_MS);
     try {
       const ask = () => {
         const next = iterator.next();
@@ -158,8 +158,23 @@ export class Term {
       }
     } finally {
       this.#awaitsSlice = false;
+      over.abort();
       clearTimeout(steady);
       await iterator.return?.().catch(() => {});
+    }
+  }
+
+  /**
+   * A log that nobody writes to gives no slice by which it would show that it can be read again. That a read has not failed
+   * shows nothing: it may hang.
+   */
+  async #clearIfAllIsRead(over: AbortSignal): Promise<void> {
+    const { source, trouble, log } = this.#options;
+    try {
+      const { bytes } = await source.backlog(this.#readUpTo);
+      if (bytes === 0 && !over.aborted) trouble.clear('source');
+    } catch (error) {
+      log.debug('the backlog could not be measured', { error });
     }
   }
 
