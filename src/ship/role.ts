@@ -1,6 +1,6 @@
 import { answerOf, pause, within } from '../archive/retry.ts';
 import { newClaim, openTerm, sealOpenTerm } from '../archive/takeover.ts';
-import type { Archive } from '../archive/walk.ts';
+import type { Archive, OnObject } from '../archive/walk.ts';
 import type { BlockPool } from '../codec/blocks.ts';
 import type { Encoder } from '../codec/encoder.ts';
 import type { Coordination, Leadership, Role } from '../coordination/coordination.ts';
@@ -14,7 +14,6 @@ import type { Located, LogSource } from '../source/source.ts';
 import type { Acknowledgement } from './acknowledge.ts';
 import { cursorOf } from './cursor.ts';
 import { type Desk, HandedOver } from './desk.ts';
-import { tellForeign } from './foreign.ts';
 import type { Readiness } from './readiness.ts';
 import { Term } from './term.ts';
 import type { Trouble } from './trouble.ts';
@@ -37,6 +36,8 @@ export interface RoleContext {
   /** The claim that owns term 1, where this daemon has just created the archive: for its first campaign. */
   readonly firstClaim: string | null;
   readonly enter: (role: Role) => void;
+  /** Told of each object that is new in the archive. */
+  readonly onObject: OnObject;
   /** Told of each term before it runs. */
   readonly onTerm: (term: Term) => void;
   /** Which stores must hold what the source is acknowledged. */
@@ -121,7 +122,7 @@ interface Reign {
 
 /** One election's reign: take over, ship, and open a further term wherever the log does not go on (protocol rule 8). */
 async function reign(context: RoleContext, { leadership, claim: firstClaim, signal }: Reign): Promise<never> {
-  const { archive, coordination, readiness, desk, trouble, metrics, log } = context;
+  const { archive, coordination, readiness, desk, trouble, metrics, log, onObject } = context;
   const handover = new AbortController();
   const reigning = AbortSignal.any([signal, leadership.signal, handover.signal]);
   const retries = { signal: reigning, onFailure: trouble.reporter('store') };
@@ -133,7 +134,7 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
   let brokenOff = 0;
   for (let claim = firstClaim; ; claim = newClaim()) {
     const writer = { claim, node: context.node, now: () => new Date() };
-    end = await sealOpenTerm(archive, end, writer, { ...retries, onObject: tellForeign(context) });
+    end = await sealOpenTerm(archive, end, writer, { ...retries, onObject });
     const located = demandAllowed(context, end, await answerOf(readiness.locate(end), patience));
     end = await openTerm(archive, end, writer, located, retries);
     for (const part of ['store', 'archive', 'readiness'] as const) trouble.clear(part);

@@ -152,6 +152,7 @@ export class StreamShipper {
       end: () => readiness.end,
       onDecision: () => readiness.reconsider(),
     });
+    const onObject = tellForeign(this.#options);
     const readiness = new Readiness({
       archive,
       generation,
@@ -161,7 +162,7 @@ export class StreamShipper {
       accepted: (located, end) => desk.accepts(located, end),
       standsBack: () => desk.standsBack,
       ack: this.#options.plan.ack,
-      onObject: tellForeign(this.#options),
+      onObject,
       onChange,
     });
     this.#readiness = readiness;
@@ -201,6 +202,7 @@ export class StreamShipper {
         firstClaim: claim,
         acknowledgement,
         enter: (role) => this.#enter(role),
+        onObject,
         onTerm: (term) => {
           this.#term = term;
         },
