@@ -158,9 +158,13 @@ async function goOnAt(archive: Archive, end: ChainEnd, place: Place, audit: Audi
 async function nextBehind(archive: Archive, bad: ChainEnd, audit: Audit): Promise<Place | null> {
   const behind = { ...bad, slot: bad.slot + 1 };
   const key = placeKey(archive.info.stream, behind);
-  if ((await archive.store.head(key)) !== null) return { term: behind.term, slot: behind.slot };
+  const isThere = async () => (await archive.store.head(key)) !== null;
+  const place = { term: behind.term, slot: behind.slot };
+  if (await isThere()) return place;
   const next = await provenBeyond(archive, behind);
   if (next === null) return null;
+  // What was found may have been written since, and the place before it.
+  if (await isThere()) return place;
   // If the next term begins, the one that can't be read was the seal.
   const wasSeal = next.term === bad.term + 1 && next.slot === 0;
   if (!wasSeal) audit.fault(behind, `is missing, although ${placeText(next)} is there`);

@@ -218,6 +218,22 @@ describe('faults', () => {
     ]);
   });
 
+  test('what is written behind one while it is looked for is not missing', async () => {
+    const damaged = key(3, 2);
+    store.overwrite(damaged, Buffer.from('not an object of ours'));
+    const behind = key(3, 3);
+    const bytes = store.peek(behind);
+    await store.delete([behind]);
+    let wasLookedFor = false;
+    const busy = new FaultyStore(store, (operation, object) => {
+      if (operation === 'head' && object === behind) wasLookedFor = true;
+      if (operation === 'list' && wasLookedFor) store.overwrite(behind, bytes);
+      return undefined;
+    });
+    const { faults } = await verify(new ChunkReader({ ...archive, store: busy }), { deep: false, progress: silent });
+    expect(faults.map(({ object }) => object)).toEqual([damaged]);
+  });
+
   test('a seal that can’t be read', async () => {
     const seal = inTerm(3).at(-1)!;
     store.overwrite(seal, Buffer.from('garbage garbage'));
