@@ -15,10 +15,14 @@ answers() { mariadb --no-defaults --host="$1.mariadb" --user=replication --conne
 
 if [[ $NODE == "$primary" ]]; then
   other=mariadb-$((1 - ${NODE##*-}))
-  if answers "$other"; then
-    say "$other has a database and this volume has none: make $other the primary (docs/kubernetes.md), then this one copies it"
-    exit 1
-  fi
+  # The other server may be on its way up just now: what was lost here is not to be replaced by an empty database.
+  for ((look = 1; look <= LOOKS; look++)); do
+    if answers "$other"; then
+      say "$other has a database and this volume has none: make $other the primary (docs/kubernetes.md), then this one copies it"
+      exit 1
+    fi
+    ((look == LOOKS)) || sleep 3
+  done
 fi
 
 part=$base/data.part

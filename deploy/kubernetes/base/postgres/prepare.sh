@@ -16,10 +16,14 @@ rm -rf "$part"
 
 if [[ $NODE == "$primary" ]]; then
   other=postgres-$((1 - ${NODE##*-}))
-  if pg_isready --quiet --host="$other.postgres"; then
-    say "$other has a database and this volume has none: make $other the primary (docs/kubernetes.md), then this one copies it"
-    exit 1
-  fi
+  # The other server may be on its way up just now: what was lost here is not to be replaced by an empty cluster.
+  for ((look = 1; look <= LOOKS; look++)); do
+    if pg_isready --quiet --host="$other.postgres"; then
+      say "$other has a database and this volume has none: make $other the primary (docs/kubernetes.md), then this one copies it"
+      exit 1
+    fi
+    ((look == LOOKS)) || sleep 3
+  done
   say "making an empty cluster"
   # With group access, so that the daemon, in the group, may read.
   initdb --pgdata="$part" --username=postgres --allow-group-access --data-checksums --encoding=UTF8 --locale=C.UTF-8 >/dev/null
