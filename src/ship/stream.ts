@@ -217,6 +217,11 @@ export class StreamShipper {
     await attending;
   }
 
+  /** It is taken out of the daemon: its numbers are no longer shown, also where they are being measured just now. */
+  retire(): void {
+    this.#hasLeft = true;
+  }
+
   /** What this twin tells the others, measured now; a source that can't be measured has no lag, not none. */
   async state(): Promise<TwinStream> {
     const { name, metrics, plan, config } = this.#options;

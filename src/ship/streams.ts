@@ -53,6 +53,7 @@ export class RunningStreams {
    */
   async leave(name: string, { withinMs }: { readonly withinMs: number }): Promise<void> {
     await within(withinMs, this.#end(name));
+    this.#running.get(name)?.shipper.retire();
     this.#running.delete(name);
   }
 

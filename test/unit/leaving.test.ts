@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from '@jest/globals';
 import { within } from '../../src/archive/retry.ts';
+import { ShipmateError } from '../../src/errors.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { but, Pair, STREAM } from '../helpers/pair.ts';
 import { until } from '../helpers/wait.ts';
@@ -50,4 +51,21 @@ test('a source that hangs while it is inspected holds nobody up', async () => {
   await pair.hasRole('a', 'master');
   expect(inspections).toBe(1);
   await within(20_000, streams.leave(STREAM, long));
+});
+
+test('one that has failed, and is taken out, shows its numbers no more', async () => {
+  pair = new Pair();
+  const refused = new ShipmateError('no right to it', { code: 'STORE_REFUSED', verdict: 'fatal' });
+  const stores = () => {
+    throw refused;
+  };
+  const { streams, shipper, metrics, done } = pair.start('a', { stores });
+  await expect(done).rejects.toBe(refused);
+  await shipper.state();
+  expect(await metrics.text()).toContain(`shipmate_ready{stream="${STREAM}"`);
+  const measuring = shipper.state();
+  await streams.leave(STREAM, long);
+  await metrics.forget(STREAM);
+  await Promise.all([measuring, shipper.state()]);
+  expect(await metrics.text()).not.toContain(`stream="${STREAM}"`);
 });
