@@ -85,7 +85,7 @@ export class StreamShipper {
   #lag: { readonly bytes: number | null; readonly seconds: number | null } = { bytes: null, seconds: null };
   /** Why it ended by itself. */
   #failure: string | null = null;
-  #hasLeft = false;
+  #isRetired = false;
   readonly #progress: Progress;
 
   constructor(options: StreamOptions) {
@@ -130,7 +130,6 @@ export class StreamShipper {
       throw error;
     } finally {
       this.#enter('stopped');
-      this.#hasLeft = this.#failure === null;
     }
   }
 
@@ -219,7 +218,7 @@ export class StreamShipper {
 
   /** It is taken out of the daemon: its numbers are no longer shown, also where they are being measured just now. */
   retire(): void {
-    this.#hasLeft = true;
+    this.#isRetired = true;
   }
 
   /** What this twin tells the others, measured now; a source that can't be measured has no lag, not none. */
@@ -231,7 +230,7 @@ export class StreamShipper {
     const lagSeconds = backlog && lagSince(backlog);
     this.#lag = { bytes: lagBytes, seconds: lagSeconds };
     const { ready, result, reason } = this.#standing();
-    if (!this.#hasLeft) {
+    if (!this.#isRetired) {
       if (this.#end) metrics.cursor(this.#end.last ?? this.#end);
       metrics.lag(this.#lag);
       metrics.held(this.#options.source.heldBytes?.() ?? 0);
@@ -239,7 +238,7 @@ export class StreamShipper {
       metrics.alarm('gap', result === 'gap');
       metrics.alarm('fork', result === 'fork');
     }
-    const stores = this.#hasLeft ? [] : (this.#copies?.status() ?? []);
+    const stores = this.#isRetired ? [] : (this.#copies?.status() ?? []);
     return {
       name,
       role: this.#role,
