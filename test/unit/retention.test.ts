@@ -185,19 +185,18 @@ function askedFor(all: readonly Kept[], { ageMs, segments, daily, weekly, monthl
     return ({ timeMs }: Kept) => kept.has(String(periodOf(new Date(timeMs))));
   };
   const monday = (date: Date) => new Date(date.getTime() - ((date.getUTCDay() + 6) % 7) * DAY_MS);
-  const names = all
-    .map(({ segment, place }) => ({ segment, place }))
-    .filter(({ segment }, n) => all[n - 1]?.segment !== segment);
-  const newest = new Set(names.slice(segments === undefined ? names.length : -segments).map(({ segment }) => segment));
+  // By where each begins: a log that was cut back to its first event and went on has one of the same name twice.
+  const starts = [...all.keys()].filter((n) => all[n - 1]?.segment !== all[n]!.segment);
+  const fromNewest = (count: number) => starts.at(-count) ?? 0;
   const asking = [
     ({ timeMs }: Kept) => ageMs !== undefined && timeMs >= nowMs - ageMs,
-    ({ segment }: Kept) => newest.has(segment),
+    (_: Kept, n: number) => segments !== undefined && n >= fromNewest(segments),
     oldest((date) => date.toISOString().slice(0, 10), daily),
     oldest((date) => monday(date).toISOString().slice(0, 10), weekly),
     oldest((date) => date.toISOString().slice(0, 7), monthly),
-    ({ segment }: Kept) => segment === all.at(-1)?.segment,
+    (_: Kept, n: number) => n >= fromNewest(1),
   ];
-  return all.filter((kept) => asking.some((asks) => asks(kept)));
+  return all.filter((kept, n) => asking.some((asks) => asks(kept, n)));
 }
 
 const checkDeep = (archive: Archive) => verify(new ChunkReader(archive), { deep: true, progress: silent });
