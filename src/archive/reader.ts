@@ -145,7 +145,7 @@ async function proves(archive: Archive, place: Place, end: ChainEnd): Promise<bo
     const header = (await readPlace(archive, place))?.header;
     if (header?.kind === 'seal') return comparePlaces(place, end) > 0; // one that counts would have ended the walk
     const isOwners = header?.kind === 'chunk' && header.claim === end.owner && header.archive === end.archive;
-    return archive.isPrimary === true && isOwners && (header.settled ?? 0) > endOfOwners(end).slot;
+    return isOwners && (header.settled ?? 0) > endOfOwners(end).slot;
   } catch (error) {
     if (error instanceof ShipmateError && error.code === 'BAD_OBJECT') return false;
     throw error;

@@ -25,8 +25,6 @@ export interface Archive {
   readonly info: ArchiveInfo;
   /** For whoever compares encrypted chunks with a log; readers need none. */
   readonly secret?: WitnessSecret;
-  /** Whether its chunks' `settled` is true of this store: of a copy it is not. */
-  readonly isPrimary?: boolean;
 }
 
 /** Where to begin: what a cursor names. */

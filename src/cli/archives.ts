@@ -58,8 +58,7 @@ export async function readArchives(
     progress: showProgress(process.stderr),
     streams: (name) => (name === undefined ? Object.values(config.streams) : [streamOf(config, name)]),
     async open(stream, storeName = stream.plan.primary) {
-      const archive = await demandArchive(await open(storeName), stream.name);
-      return new ChunkReader({ ...archive, isPrimary: storeName === stream.plan.primary }, decoder);
+      return new ChunkReader(await demandArchive(await open(storeName), stream.name), decoder);
     },
     store: open,
     formatOf: logFormatOf,

@@ -134,7 +134,7 @@ async function openChunks(command: Command, { stream, options }: Asked, decoder:
   });
   const archive = await demandArchive(store, name);
   const { type } = archive.info.identity;
-  if (type === 'postgres') return new ChunkReader({ ...archive, isPrimary: storeName === primary }, decoder);
+  if (type === 'postgres') return new ChunkReader(archive, decoder);
   throw new UsageError(`stream ${name} is a log of ${type}, not of postgres`, '"shipmate restore" is for it');
 }
 

@@ -278,10 +278,13 @@ export class Copier {
     return floor.end;
   }
 
-  async #mirror(read: Read, signal: AbortSignal): Promise<void> {
+  /** `ready`: resolves when it may be there. */
+  async #mirror(read: Read, signal: AbortSignal, ready: () => Promise<unknown> = async () => {}): Promise<void> {
     const { archive, store } = this.#options;
     const key = placeKey(archive.info.stream, read.header);
-    await mirror(store, key, { bytes: await readProven(archive.store, key, read), signal });
+    const bytes = await readProven(archive.store, key, read);
+    await ready();
+    await mirror(store, key, { bytes, signal });
   }
 
   /** What is due of what was looked at, as much as may be under way at once. */
@@ -304,7 +307,11 @@ export class Copier {
     const { archive, store } = this.#options;
     const looking = this.#newest && store.head(placeKey(archive.info.stream, this.#newest));
     looking?.catch(() => {});
-    const copying = batch.map(({ read }) => this.#mirror(read, signal));
+    const copying: Promise<void>[] = [];
+    for (const { read } of batch) {
+      const before = copying.slice(0, settledBefore(read.header, batch[0]!.read.header));
+      copying.push(this.#mirror(read, signal, () => Promise.all(before)));
+    }
     const outcomes = await Promise.allSettled(copying);
     const failed = outcomes.filter((outcome) => outcome.status === 'rejected').map(({ reason }) => reason);
     const isDiverged = (error: unknown) => error instanceof ShipmateError && error.code === 'COPY_DIVERGED';
@@ -376,6 +383,13 @@ function wentBack(store: ObjectStore, place: Place): ShipmateError {
     },
   );
 }
+
+/**
+ * How many of a batch must be there before one of its chunks: those that it says were durable when it was made. What it
+ * proves in the primary is true of every copy then.
+ */
+const settledBefore = (header: Header, first: Header) =>
+  header.kind === 'chunk' ? Math.max(0, Math.min(header.slot, header.settled ?? 0) - first.slot) : 0;
 
 /** Whether the chunk is all of a segment. */
 const isWholeFile = (header: Header) => header.kind === 'chunk' && header.from.offset === 0 && header.endsSegment;

@@ -110,6 +110,7 @@ export class HandMadePrimary {
     const sha256 = createHash('sha256').update(payload).digest('hex');
     const header: Chunk = {
       ...chunkAt(end, end.position?.offset ?? 0),
+      settled: end.slot, // shipped one after the other
       ...{ claim, time: new Date(this.nowMs).toISOString(), stored: { bytes: payload.length, sha256 } },
       ...(end.generation > 0 && { generation: end.generation }),
     };

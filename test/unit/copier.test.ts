@@ -3,7 +3,7 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { copyDelayMs } from '../../src/core/copies.ts';
 import { placeKey, streamKey } from '../../src/core/keys.ts';
-import { type Fault, FaultyStore, seededRandom } from '../fakes/faulty-store.ts';
+import { type Fault, FaultyStore, Gate, seededRandom } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
 import { HandMadePrimary } from '../helpers/copying.ts';
 import { STREAM } from '../helpers/hand-made-archive.ts';
@@ -112,6 +112,28 @@ describe('a copy', () => {
     await reached(primary, running);
     expect(running.copier.status).toMatchObject({ state: 'ok', lagBytes: 0, lagSeconds: 0 });
     await running.stop();
+    expect(await primary.differences(copy)).toEqual([]);
+  });
+
+  test('has no chunk before those that it says were durable', async () => {
+    const primary = await HandMadePrimary.make();
+    await primary.ship(6);
+    const copy = new MemoryStore('copy');
+    const gate = new Gate();
+    let hasAsked = false;
+    const slow = new FaultyStore(copy, (operation, key) => {
+      if (operation !== 'create' || key !== placeKey(STREAM, { term: 2, slot: 2 })) return undefined;
+      hasAsked = true;
+      return { kind: 'delay', until: gate.opened };
+    });
+    const running = new Running(primary, slow);
+    await until('its third object is under way', () => hasAsked);
+    for (let n = 0; n < 20; n++) await delay(1); // the others have been read by then
+    const meanwhile = copy.keys('orders/terms/00000002/');
+    gate.open();
+    await reached(primary, running);
+    await running.stop();
+    expect(meanwhile).toHaveLength(2);
     expect(await primary.differences(copy)).toEqual([]);
   });
 
