@@ -218,7 +218,9 @@ test('a promotion is seen at once by whoever asked before; the server that it fo
   );
   await promoted;
   // Its control file names the new timeline, whose first record is flushed then, a moment before recovery is over.
-  expect([...new Set(answers)].filter((answer) => answer !== '2 true false')).toEqual(['1 true false', '2 false true']);
+  // On a slow machine all of that may have passed before it is asked first.
+  const onTheWay = ['1 true false', '2 true false'];
+  expect([...new Set(answers)].filter((answer) => !onTheWay.includes(answer))).toEqual(['2 false true']);
 
   // Rewound and back: what was known of its own timeline counts no more.
   await primary.start();
