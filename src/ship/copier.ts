@@ -14,7 +14,7 @@ import { abortReason, messageOf, ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { Arrears } from './arrears.ts';
 import type { Share } from './governor.ts';
-import { diverged, type FloorObject, highestFloor, mirror, readOrNull, readProven } from './mirror.ts';
+import { diverged, type FloorObject, highestFloor, hole, mirror, readOrNull, readProven, wentBack } from './mirror.ts';
 import { Wake } from './wake.ts';
 
 export interface CopierOptions {
@@ -373,17 +373,6 @@ export class Copier {
   }
 }
 
-function wentBack(store: ObjectStore, place: Place): ShipmateError {
-  return new ShipmateError(
-    `the copy in store ${store.name} no longer holds ${placeText(place)}, which was written there`,
-    {
-      code: 'COPY_WENT_BACK',
-      verdict: 'retry',
-      hint: 'it was emptied, set back to an older state, or another one is mounted there: what it lacks is copied again',
-    },
-  );
-}
-
 /**
  * How many of a batch must be there before one of its chunks: those that it says were durable when it was made. What it
  * proves in the primary is true of every copy then.
@@ -393,11 +382,3 @@ const settledBefore = (header: Header, first: Header) =>
 
 /** Whether the chunk is all of a segment. */
 const isWholeFile = (header: Header) => header.kind === 'chunk' && header.from.offset === 0 && header.endsSegment;
-
-function hole({ store, info }: Archive, what: string): ShipmateError {
-  return new ShipmateError(`store ${store.name} lacks ${what} of stream ${info.stream}, which its copies still need`, {
-    code: 'CHAIN_BROKEN',
-    verdict: 'retry',
-    hint: 'an object was removed from the primary: run "shipmate verify", and mend it from a copy with "shipmate repair"',
-  });
-}

@@ -1,8 +1,9 @@
 import { webcrypto } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
+import type { Archive } from '../archive/walk.ts';
 import { decodeTimedFloor, type Floor } from '../core/floor.ts';
 import { decodeHeader, type Read } from '../core/header.ts';
-import { floorsPrefix } from '../core/keys.ts';
+import { floorsPrefix, type Place, placeText } from '../core/keys.ts';
 import { ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 
@@ -64,6 +65,26 @@ export function diverged(store: ObjectStore, why: string, cause?: unknown): Ship
       'it was written by something else, damaged, or promoted: nothing more is written there. Compare both with "shipmate ' +
       'verify --store", then mend it with "shipmate repair" or give it an empty place, and start the daemon again',
     cause,
+  });
+}
+
+export function wentBack(store: ObjectStore, place: Place): ShipmateError {
+  return new ShipmateError(
+    `the copy in store ${store.name} no longer holds ${placeText(place)}, which was written there`,
+    {
+      code: 'COPY_WENT_BACK',
+      verdict: 'retry',
+      hint: 'it was emptied, set back to an older state, or another one is mounted there: what it lacks is copied again',
+    },
+  );
+}
+
+/** The primary lacks what its copies still need. */
+export function hole({ store, info }: Archive, what: string): ShipmateError {
+  return new ShipmateError(`store ${store.name} lacks ${what} of stream ${info.stream}, which its copies still need`, {
+    code: 'CHAIN_BROKEN',
+    verdict: 'retry',
+    hint: 'an object was removed from the primary: run "shipmate verify", and mend it from a copy with "shipmate repair"',
   });
 }
 
