@@ -28,7 +28,7 @@ export interface Reign {
  * link checked against the one before it. Reading goes on where the last reading ended, so that polling is cheap.
  */
 export class ChainReader {
-  readonly #root: string;
+  readonly root: string;
   readonly #stream: string;
   readonly #links: Link[] = [];
   #next = { term: 1, slot: 0 };
@@ -38,7 +38,7 @@ export class ChainReader {
   #reading: Promise<readonly Link[]> = Promise.resolve([]);
 
   constructor({ root, stream = 'orders' }: { root: string; stream?: string }) {
-    this.#root = root;
+    this.root = root;
     this.#stream = stream;
   }
 
@@ -82,7 +82,7 @@ export class ChainReader {
     const links = await this.read();
     const inChain = new Set(links.map(({ header }) => `${header.term}/${header.slot}`));
     const found: Header[] = [];
-    const terms = join(this.#root, this.#stream, 'terms');
+    const terms = join(this.root, this.#stream, 'terms');
     for (const term of await readdir(terms)) {
       for (const slot of await readdir(join(terms, term))) {
         const place = placeOf(`${this.#stream}/terms/${term}/${slot}`);
@@ -95,14 +95,14 @@ export class ChainReader {
   }
 
   async #readStreamFile(): Promise<void> {
-    const bytes = await readFile(join(this.#root, streamKey(this.#stream)));
+    const bytes = await readFile(join(this.root, streamKey(this.#stream)));
     this.#owner = JSON.parse(bytes.toString()).owner;
     this.#digest = createHash('sha256').update(bytes).digest('hex');
   }
 
   async #linkAt({ term, slot }: { term: number; slot: number }): Promise<Link | null> {
     const hex = (value: number, digits: number) => value.toString(16).padStart(digits, '0');
-    const path = join(this.#root, this.#stream, 'terms', hex(term, 8), hex(slot, 10));
+    const path = join(this.root, this.#stream, 'terms', hex(term, 8), hex(slot, 10));
     const bytes = await readStart(path);
     if (bytes === null) return null;
     const { header, digest } = decodeHeader(bytes, path);
