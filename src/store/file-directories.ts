@@ -1,4 +1,4 @@
-import { mkdir, open } from 'node:fs/promises';
+import { lchown, mkdir, open, stat } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
 import { codeOf } from '../errors.ts';
 
@@ -21,7 +21,8 @@ export class DurableDirectories {
       .filter((name) => name !== '')) {
       parents.push(path);
       path = join(path, part);
-      await mkdir(path, 0o755).catch(unlessCode('EEXIST'));
+      const made = await mkdir(path, 0o755).then(() => true, unlessCode('EEXIST'));
+      if (made === true) await giveToOwner(this.#root, (uid, gid) => lchown(path, uid, gid));
     }
     // Those that were there too: another process may have made them and not come to this yet.
     await Promise.all(parents.map(syncDirectory));
@@ -32,6 +33,16 @@ export class DurableDirectories {
   forget(): void {
     this.#known.clear();
   }
+}
+
+/**
+ * What root makes belongs to the owner of the store's root: else the daemon could not go on where a command of root's was
+ * before it. A file server that lets nobody give files away has made it somebody's by rules of its own.
+ */
+export async function giveToOwner(root: string, give: (uid: number, gid: number) => Promise<void>): Promise<void> {
+  if (process.getuid?.() !== 0) return;
+  const { uid, gid } = await stat(root);
+  await give(uid, gid).catch(unlessCode('EPERM'));
 }
 
 /**

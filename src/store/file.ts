@@ -3,7 +3,7 @@ import { type FileHandle, link, open, readdir, stat, statfs, unlink } from 'node
 import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { abortReason, codeOf } from '../errors.ts';
-import { DurableDirectories, syncDirectory, unlessCode } from './file-directories.ts';
+import { DurableDirectories, giveToOwner, syncDirectory, unlessCode } from './file-directories.ts';
 import { fileStoreError, isSystemError, noHardLinks } from './file-errors.ts';
 import { infoOf, isAbsent, listFiles } from './file-listing.ts';
 import { FileRoot } from './file-root.ts';
@@ -142,13 +142,24 @@ class FileStore implements ObjectStore {
     await this.#directories.ensure(this.#temporary);
     const temporary = join(this.#temporary, `${process.pid}-${randomBytes(8).toString('hex')}`);
     try {
-      await writeDurably(temporary, body, signal);
+      await this.#write(temporary, body, signal);
       this.#swept ??= this.#sweep(temporary);
       await this.#swept;
       signal.throwIfAborted();
       return await this.#link(temporary, path);
     } finally {
       await unlink(temporary).catch(() => {}); // swept by a later process
+    }
+  }
+
+  async #write(temporary: string, body: Uint8Array | (() => Readable), signal: AbortSignal): Promise<void> {
+    const handle = await open(temporary, 'wx', 0o644);
+    try {
+      await giveToOwner(this.#path, (uid, gid) => handle.chown(uid, gid));
+      await handle.writeFile(typeof body === 'function' ? body() : body, { signal });
+      await handle.sync();
+    } finally {
+      await handle.close();
     }
   }
 
@@ -215,16 +226,6 @@ class FileStore implements ObjectStore {
       }
       throw isSystemError(error) ? fileStoreError(this.name, action, error) : error;
     }
-  }
-}
-
-async function writeDurably(path: string, body: Uint8Array | (() => Readable), signal: AbortSignal): Promise<void> {
-  const handle = await open(path, 'wx', 0o644);
-  try {
-    await handle.writeFile(typeof body === 'function' ? body() : body, { signal });
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }
 

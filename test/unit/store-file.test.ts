@@ -1,7 +1,20 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { chmod, cp, mkdir, mkdtemp, readdir, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  chown,
+  cp,
+  mkdir,
+  mkdtemp,
+  readdir,
+  rename,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -156,6 +169,7 @@ describe('a root', () => {
 });
 
 describe('objects and directories', () => {
+  const testAsRoot = process.getuid?.() === 0 ? test : test.skip;
   test.each([
     { umask: 0o022, file: 0o644, directory: 0o755 },
     { umask: 0o027, file: 0o640, directory: 0o750 },
@@ -184,6 +198,17 @@ describe('objects and directories', () => {
     expect(await temporaryFiles()).toEqual([]);
     expect((await readdir(root)).sort()).toEqual(['.shipmate-tmp', 's']);
     expect(await readdir(join(root, 's'))).toEqual(['0']);
+  });
+
+  testAsRoot('that root makes belong to the owner of the store, whose daemon goes on there', async () => {
+    await chown(root, 65_534, 65_533);
+    const nested = openFileStore({ name: 'nas', path: root, prefix: 'prod' });
+    expect(await nested.create('s/terms/1', Buffer.from('x'), never)).toBe('created');
+    for (const name of await readdir(root, { recursive: true }))
+      expect([name, await stat(join(root, name))]).toEqual([
+        name,
+        expect.objectContaining({ uid: 65_534, gid: 65_533 }),
+      ]);
   });
 
   test('are made again after somebody cleaned up empty-looking directories', async () => {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { chown, type FileHandle, link, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, lchown, link, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { codeOf, messageOf, ShipmateError } from '../../errors.ts';
 
@@ -111,7 +111,7 @@ export class Folder {
     const topmost = await mkdir(dir, { recursive: true, mode: 0o700 });
     const owner = topmost === undefined ? null : await this.#owner();
     if (topmost === undefined || !owner) return;
-    for (let made = dir; made.length >= topmost.length; made = dirname(made)) await chown(made, owner.uid, owner.gid);
+    for (let made = dir; made.length >= topmost.length; made = dirname(made)) await lchown(made, owner.uid, owner.gid);
   }
 
   /** Whom root writes for; null for any other user. */
