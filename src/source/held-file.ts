@@ -88,6 +88,32 @@ export class HeldFile {
   }
 }
 
+/** What can be kept open: a `release` for each `retain` that was true. */
+interface Holdable {
+  retain(): Promise<boolean>;
+  release(): Promise<void>;
+}
+
+/** Opens what is wanted and lets go of the rest: `held` is what is open by earlier calls, and is kept up to date. */
+export async function holdOnly<T extends Holdable>(held: Set<T>, wanted: ReadonlySet<T>): Promise<void> {
+  for (const file of held) {
+    if (wanted.has(file)) continue;
+    held.delete(file);
+    await file.release();
+  }
+  for (const file of wanted) {
+    if (held.has(file)) continue;
+    held.add(file);
+    let isThere = false;
+    try {
+      isThere = await file.retain();
+    } finally {
+      // What can't be opened now is tried again at the next call.
+      if (!isThere) held.delete(file);
+    }
+  }
+}
+
 const DIGEST_PIECE_BYTES = 1 << 20;
 
 /** Fills the buffer's first `length` bytes, or as many as there are, from `offset` of the file; returns bytes read. */

@@ -2,7 +2,7 @@ import { mkdtempSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { HeldFile } from '../../src/source/held-file.ts';
+import { HeldFile, holdOnly } from '../../src/source/held-file.ts';
 
 let dir: string;
 beforeEach(() => {
@@ -48,6 +48,19 @@ describe('a held file', () => {
     move(path);
     expect(await held.retain()).toBe(true);
     await held.release();
+    expect(held.isOpen).toBe(false);
+  });
+
+  test('that could not be opened for a moment is held from the next time on: a purge must not take it', async () => {
+    const { held, path, move } = hold();
+    const [open, wanted] = [new Set<HeldFile>(), new Set([held])];
+    move(join(path, 'below-a-file'));
+    await expect(holdOnly(open, wanted)).rejects.toThrow("can't be read");
+    move(path);
+    await holdOnly(open, wanted);
+    unlinkSync(path);
+    expect(await text(held)).toBe('log');
+    await holdOnly(open, new Set());
     expect(held.isOpen).toBe(false);
   });
 });

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { Fresh } from '../../core/fresh.ts';
 import type { Position } from '../../core/position.ts';
 import { codeOf, ShipmateError } from '../../errors.ts';
-import type { FileIdentity } from '../held-file.ts';
+import { type FileIdentity, holdOnly } from '../held-file.ts';
 import { unreadable, unsteady } from './errors.ts';
 import { type Found, LogFile } from './file.ts';
 import type { Layout } from './layout.ts';
@@ -249,16 +249,7 @@ export class Directory {
     const from = this.#holdFrom === null ? this.files.length : Math.max(0, this.files.indexOf(this.#holdFrom));
     const wanted = new Set(this.files.slice(from, from + MAX_HELD));
     if (this.newest) wanted.add(this.newest);
-    for (const file of this.#held) {
-      if (wanted.has(file)) continue;
-      this.#held.delete(file);
-      await file.release();
-    }
-    for (const file of wanted) {
-      if (this.#held.has(file)) continue;
-      this.#held.add(file);
-      if (!(await file.retain())) this.#held.delete(file);
-    }
+    await holdOnly(this.#held, wanted);
   }
 }
 

@@ -1,12 +1,13 @@
 import { stat } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Fresh } from '../../core/fresh.ts';
 import type { Position } from '../../core/position.ts';
 import { codeOf } from '../../errors.ts';
-import type { FileIdentity } from '../held-file.ts';
+import { type FileIdentity, holdOnly } from '../held-file.ts';
 import { unreadable } from './errors.ts';
 import type { Flavour } from './gtid.ts';
-import { findIndex, readIndex } from './index-file.ts';
+import { binlogNumber, findIndex, readIndex } from './index-file.ts';
 import { Segment, type SegmentHeader } from './segment.ts';
 
 /** Descriptors held on the backlog at most: a purge beyond that many files takes them. */
@@ -81,16 +82,7 @@ export class Lineage {
   async hold(): Promise<void> {
     const wanted = new Set(this.segments.filter(({ number }) => number >= this.#holdFrom).slice(0, MAX_HELD));
     if (this.newest && !this.ended) wanted.add(this.newest);
-    for (const segment of this.#held) {
-      if (wanted.has(segment)) continue;
-      this.#held.delete(segment);
-      await segment.release();
-    }
-    for (const segment of wanted) {
-      if (this.#held.has(segment)) continue;
-      this.#held.add(segment);
-      if (!(await segment.retain())) this.#held.delete(segment);
-    }
+    await holdOnly(this.#held, wanted);
     this.segments = this.segments.filter((segment) => segment.listed || segment.isOpen);
   }
 
@@ -205,23 +197,26 @@ export class Binlogs {
 
   async #take(listed: readonly Listed[]): Promise<void> {
     const { flavour } = this.#options;
-    const files = listed.map((file) => ({ ...file, segment: new Segment(file.path, { flavour, ...file }) }));
-    const first = files[0]?.segment.number ?? 0;
-    const isSame = (known: Segment) =>
-      known.number < first || files.some((file) => file.segment.name === known.name && isSameFile(known, file));
+    // Maps, since there may be many thousands.
+    const files = new Map(listed.map((file) => [basename(file.path), file]));
+    const first = listed[0] ? binlogNumber(listed[0].path) : 0;
+    const isSame = (known: Segment) => {
+      const file = files.get(known.name);
+      return known.number < first || (file !== undefined && isSameFile(known, file));
+    };
     if (!this.#lineage.segments.every(isSame)) {
       await this.#lineage.end();
       this.#lineage = new Lineage();
     }
     const known = new Map(this.#lineage.segments.map((segment) => [segment.name, segment]));
-    const present = files.map(({ segment, size, modifiedMs }, i) => {
-      const same = known.get(segment.name) ?? segment;
-      same.size = size;
+    const present = [...files].map(([name, { path, identity, size, modifiedMs }], i) => {
+      const segment = known.get(name) ?? new Segment(path, { flavour, identity, size });
+      segment.size = size;
       // The server clears a file's in-use flag after it has listed the successor; after the one after that it is done.
-      if (i < files.length - 2) same.finalMs = modifiedMs;
-      return same;
+      if (i < files.size - 2) segment.finalMs = modifiedMs;
+      return segment;
     });
-    const purged = this.#lineage.segments.filter((segment) => !present.includes(segment));
+    const purged = this.#lineage.segments.filter(({ name }) => !files.has(name));
     for (const segment of purged) segment.listed = false;
     this.#lineage.segments = [...purged, ...present];
     await this.#lineage.hold();
