@@ -78,7 +78,7 @@ function differences(
     const own = sharedDigest(config, stream, primary?.store);
     const differs = ({ streams }: Twin) => {
       const theirs = streams.find(({ name }) => name === stream.name);
-      if (!theirs || theirs.role === 'starting' || theirs.config === own) return false;
+      if (!theirs || theirs.role === 'starting' || theirs.role === 'stopped' || theirs.config === own) return false;
       return primary === null || (theirs.generation ?? 0) === primary.generation; // else one has yet to hear of a promotion
     };
     const nodes = others.filter(differs).map(({ node }) => node);

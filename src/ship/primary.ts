@@ -7,6 +7,7 @@ import { ShipmateError, UsageError } from '../errors.ts';
 import type { StreamMetrics } from '../metrics.ts';
 import type { LogSource } from '../source/source.ts';
 import type { ObjectStore } from '../store/store.ts';
+import type { Agreement } from './agreement.ts';
 
 export interface PrimaryOptions {
   readonly name: string;
@@ -46,7 +47,11 @@ export interface OpenedPrimary {
  * Chooses the store that is the stream's primary, and opens the archive there. Throws with verdict `retry` what may pass: a
  * store, source or etcd that is away, a primary that a promotion has left behind.
  */
-export async function openPrimary(options: PrimaryOptions, signal: AbortSignal): Promise<OpenedPrimary> {
+export async function openPrimary(
+  options: PrimaryOptions,
+  agreement: Agreement,
+  signal: AbortSignal,
+): Promise<OpenedPrimary> {
   const { name, node, cluster, source, plan, coordination, memory, log, init, encrypts = false } = options;
   const memories: Opener['memories'] = [coordination.archives, memory];
   const stores = [plan.primary, ...plan.copies];
@@ -54,7 +59,7 @@ export async function openPrimary(options: PrimaryOptions, signal: AbortSignal):
   const chosen = await choosePrimary({ stream: name, primary: plan.primary, stores, openStore, memories });
   const store = await openStore(chosen.store);
   const config = options.config(chosen.store);
-  await demandSameConfig(options, config, chosen.generation);
+  await agreement.demand({ config, generation: chosen.generation });
   if (chosen.unanswered.length > 0) {
     log.warn(`nobody remembers whether a copy was promoted, and ${chosen.unanswered.join(', ')} can't be asked`);
   }
@@ -102,23 +107,6 @@ function tellPromoted({ name, plan, metrics, log }: PrimaryOptions, store: strin
       `correct the plan of stream ${name} in the configs of all hosts: until then fetch, restore, ls and verify look into ` +
       `${plan.primary} unless told --store ${store}`,
   });
-}
-
-/** Twins that ship to different stores would each think that the other's archive is theirs: the later one stops. */
-async function demandSameConfig(
-  { coordination, node, name }: PrimaryOptions,
-  config: string,
-  generation: number,
-): Promise<void> {
-  for (const twin of await coordination.twins.read()) {
-    const theirs = twin.node === node ? undefined : twin.streams.find((stream) => stream.name === name);
-    if (!theirs || theirs.role === 'starting' || theirs.config === config) continue;
-    if ((theirs.generation ?? 0) !== generation) continue; // one of both has yet to hear of a promotion
-    throw new UsageError(
-      `stream ${name}: the store, prefix or plan in this config differs from those of node ${twin.node}`,
-      'twins must ship to the same place: make both configs agree, then start this daemon again',
-    );
-  }
 }
 
 /** Rule 15: two solo daemons that restart for ever must not seal each other for ever. */

@@ -8,20 +8,20 @@ export interface RememberedOptions
   readonly archive: Archive;
   /** Store generation of the archive as it was opened. */
   readonly generation: number;
-  /** How often it is looked for a promotion, milliseconds; for tests. */
-  readonly rememberMs?: number;
+  /** How often it is looked for a promotion, milliseconds. */
+  readonly rememberMs: number;
   /** Told when another store has become the primary. */
   readonly leave: (why: Error) => void;
 }
 
-const REMEMBER_MS = 5_000;
+export const REMEMBER_MS = 5_000;
 
 /**
  * An etcd that was wiped under a running daemon learns again which archive it has (rule 1), and which store was promoted;
  * one that knows of a later promotion ends this daemon's time in the store that it has open (rule 19).
  */
 export async function keepRemembered(options: RememberedOptions, signal: AbortSignal): Promise<never> {
-  const { archive, generation, coordination, memory, name, log, metrics, rememberMs = REMEMBER_MS, leave } = options;
+  const { archive, generation, coordination, memory, name, log, metrics, rememberMs, leave } = options;
   const { info, store, secret } = archive;
   const memories = [coordination.archives, memory] as const;
   let told: string | null = null;

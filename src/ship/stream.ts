@@ -11,6 +11,7 @@ import { messageOf, ShipmateError } from '../errors.ts';
 import type { Backlog } from '../source/source.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { Acknowledgement } from './acknowledge.ts';
+import { Agreement } from './agreement.ts';
 import { Copies, type CopyPlan } from './copies.ts';
 import { Desk } from './desk.ts';
 import { tellForeign } from './foreign.ts';
@@ -20,7 +21,7 @@ import { handOnWhenOutpaced, PACE, type Pace } from './outpaced.ts';
 import { type OpenedPrimary, openPrimary, type PrimaryOptions } from './primary.ts';
 import { Progress } from './progress.ts';
 import { Readiness } from './readiness.ts';
-import { keepRemembered } from './remembered.ts';
+import { keepRemembered, REMEMBER_MS } from './remembered.ts';
 import { keepRole } from './role.ts';
 import type { Term } from './term.ts';
 import { Trouble } from './trouble.ts';
@@ -38,7 +39,9 @@ export interface StreamOptions extends PrimaryOptions {
   readonly share?: () => Share;
   /** When a twin is so far ahead that it is handed the term; for tests. */
   readonly pace?: Pace;
-  /** How often it is looked for a promotion, milliseconds; for tests. */
+  /** How long a twin whose config says otherwise is waited for, milliseconds. */
+  readonly agreeWithinMs?: number;
+  /** How often it is looked for a promotion, and for twins that ship elsewhere, milliseconds; for tests. */
   readonly rememberMs?: number;
   /** By which it is known how long nothing has moved, milliseconds; for tests. */
   readonly monotonicMs?: () => number;
@@ -68,6 +71,7 @@ export interface Standing {
 export class StreamShipper {
   readonly #options: StreamOptions;
   readonly #trouble: Trouble;
+  readonly #agreement: Agreement;
   #role: Role = 'starting';
   #readiness: Readiness | null = null;
   #settled: ChainEnd | null = null;
@@ -91,6 +95,8 @@ export class StreamShipper {
   constructor(options: StreamOptions) {
     this.#options = options;
     this.#trouble = new Trouble(options);
+    const { name: stream, node, log, coordination, agreeWithinMs: withinMs } = options;
+    this.#agreement = new Agreement({ stream, node, log, twins: coordination.twins, withinMs });
     this.#progress = new Progress(options.monotonicMs ?? (() => performance.now()));
   }
 
@@ -133,10 +139,11 @@ export class StreamShipper {
     }
   }
 
-  /** Keeps this twin's role in the archive that was opened, until the signal aborts or another store becomes the primary. */
+  /** Keeps this twin's role in the archive that was opened, until the signal aborts or it must be opened anew. */
   async #serve(opened: OpenedPrimary, until: AbortSignal): Promise<void> {
     const { generation, claim } = opened;
-    const { coordination, name, node, log, onChange, throttled = (same) => same } = this.#options;
+    const { coordination, name, node, log, onChange } = this.#options;
+    const { throttled = (same) => same, rememberMs = REMEMBER_MS } = this.#options;
     const moved = new AbortController();
     const signal = AbortSignal.any([until, moved.signal]);
     const archive = { ...opened.archive, store: patient(opened.archive.store, READS) };
@@ -171,12 +178,14 @@ export class StreamShipper {
     this.#tellTooFewCopies(plan);
     const acknowledgement = new Acknowledgement(plan.ack);
     const isMaster = () => this.#role === 'master';
+    const leave = (why: Error) => moved.abort(why);
     const copies = new Copies({ ...this.#options, archive, plan, isMaster, acknowledgement });
     this.#copies = copies;
     const attending = Promise.allSettled([
       copies.keep(signal),
       desk.attend(signal),
-      keepRemembered({ ...this.#options, archive, generation, leave: (why) => moved.abort(why) }, signal),
+      keepRemembered({ ...this.#options, archive, generation, rememberMs, leave }, signal),
+      this.#agreement.keep(opened, { everyMs: rememberMs, isMaster, leave }, signal),
       inspection.keep(signal),
       handOnWhenOutpaced(
         {
@@ -338,7 +347,7 @@ export class StreamShipper {
     this.#forget();
     this.#enter('starting');
     try {
-      this.#opened = await retry(() => openPrimary(this.#options, signal), {
+      this.#opened = await retry(() => openPrimary(this.#options, this.#agreement, signal), {
         signal,
         again: (error) => error instanceof ShipmateError && error.verdict === 'retry',
         onFailure: (error) => {

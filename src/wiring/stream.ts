@@ -24,6 +24,8 @@ export interface Common {
   readonly init: boolean;
   /** Solo: seal a term of another node. */
   readonly force: boolean;
+  /** How long a twin whose config says otherwise is waited for, milliseconds; else as long as at a start. */
+  readonly agreeWithinMs?: number;
   readonly decorateStore: (store: ObjectStore) => ObjectStore;
   /** Told when what a stream publishes has changed. */
   readonly onChange: () => void;
@@ -45,7 +47,7 @@ export async function demandUsable(config: Config, stream: StreamConfig): Promis
 
 /** Puts a stream together; nothing of it runs. `current` is the daemon's config as it is then. */
 export function wireStream(config: Config, name: string, common: Common, current: () => Config): WiredStream {
-  const { coordination, encoder, pool, governor, init, force, decorateStore, onChange } = common;
+  const { coordination, encoder, pool, governor, init, force, agreeWithinMs, decorateStore, onChange } = common;
   const stream = streamOf(config, name);
   const { plan, chunk, recipients } = stream;
   const { node, cluster } = config;
@@ -79,6 +81,7 @@ export function wireStream(config: Config, name: string, common: Common, current
     config: (primary) => sharedDigest(config, stream, primary),
     init,
     force,
+    ...(agreeWithinMs !== undefined && { agreeWithinMs }),
     onChange,
   });
   return { stream, shipper, close: () => source.close() };

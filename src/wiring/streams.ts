@@ -69,8 +69,8 @@ export class ConfiguredStreams {
 
   #startAlone(name: string): void {
     const log = this.#common.log.child({ stream: name });
-    // What an operator forced at the start was meant for what was there then.
-    const { shipper } = this.#wire(name, { ...this.#common, force: false });
+    // What an operator forced at the start was meant for what was there then; and twins may be told to reload one by one.
+    const { shipper } = this.#wire(name, { ...this.#common, force: false, agreeWithinMs: Number.POSITIVE_INFINITY });
     this.running.start(shipper, {
       onFailure(error) {
         log.error(`the stream has stopped, the others go on: ${messageOf(error)}`, factsOf(error));

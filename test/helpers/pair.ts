@@ -44,6 +44,7 @@ export interface TwinOptions {
   readonly pace?: Pace;
   /** What chunks have to wait for. */
   readonly throttled?: (store: ObjectStore) => ObjectStore;
+  readonly agreeWithinMs?: number;
   readonly rememberMs?: number;
   readonly monotonicMs?: () => number;
 }
@@ -96,6 +97,7 @@ export class Pair {
       force,
       ...(own.pace && { pace: own.pace }),
       ...(own.throttled && { throttled: own.throttled }),
+      ...(own.agreeWithinMs !== undefined && { agreeWithinMs: own.agreeWithinMs }),
       ...(own.rememberMs !== undefined && { rememberMs: own.rememberMs }),
       ...(own.monotonicMs && { monotonicMs: own.monotonicMs }),
       onChange: () => changed.nudge(),

@@ -256,15 +256,6 @@ describe('the role loop', () => {
     expect(opening).toMatchObject({ result: 'gap', evidence: { accepted: { by: 'a test' } } });
   });
 
-  test('a twin whose config ships elsewhere refuses to start', async () => {
-    const pair = newPair();
-    pair.log.append();
-    pair.start('a');
-    await pair.hasRole('a', 'master');
-    const b = pair.start('b', { config: 'other' });
-    await expect(b.done).rejects.toThrow('differs from those of node a');
-  });
-
   test('without --init nothing is created; an archive that vanished is not begun again', async () => {
     const pair = newPair();
     pair.log.append();
