@@ -1,10 +1,20 @@
-import { appendFileSync, copyFileSync, renameSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  copyFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { Discontinuity } from '../../src/errors.ts';
 import type { LogSlice, LogSource } from '../../src/source/source.ts';
 import { endOf, Shipping } from '../contract/source-shipping.ts';
 import { LogFiles } from '../helpers/log-files.ts';
+import { asNobody } from '../helpers/nobody.ts';
 import { until } from '../helpers/wait.ts';
 
 const MAX_SLICE_BYTES = 64;
@@ -186,6 +196,69 @@ describe('bytes that nobody can ship in order stop the stream with an error that
   });
 });
 
+describe('rotation that gives names which sort badly', () => {
+  const rotateTo = (files: LogFiles, name: string) => {
+    renameSync(files.path('audit.log'), files.path(name));
+    writeFileSync(files.path('audit.log'), `after ${name}\n`);
+    files.written.push(`after ${name}\n`);
+  };
+
+  test('stops the stream before a file is shipped twice; once the names are right shipping goes on', async () => {
+    const { files, shipping, open, following } = begin({ live: 'audit.log' });
+    const source = open();
+    const { ending } = await following(source);
+    rotateTo(files, 'audit.log-30112026');
+    await until('it is shipped', () => shippedText(shipping).length === 2);
+    rotateTo(files, 'audit.log-01122026');
+    expect(await ending).toMatchObject({
+      code: 'SOURCE_MISORDERED',
+      message: expect.stringMatching(/audit.log-30112026 comes after .*audit.log-01122026 by its name/),
+      hint: expect.stringContaining('dateformat -%Y%m%d'),
+    });
+    expect(shippedText(shipping)).toEqual(files.written.slice(0, 2));
+    renameSync(files.path('audit.log-30112026'), files.path('audit.log-20261130'));
+    renameSync(files.path('audit.log-01122026'), files.path('audit.log-20261201'));
+    await shipping.ship(source);
+    expect(shippedText(shipping)).toEqual(files.written);
+  });
+
+  test('is found by the times of the files too, by a daemon that did not see them shipped, and by check', async () => {
+    const { files, shipping, open, follow } = begin({ live: 'audit.log' });
+    await shipping.ship(open());
+    const hourSeconds = 3_600;
+    const atHours = (name: string, hours: number) => {
+      const seconds = Date.now() / 1_000 + hours * hourSeconds;
+      utimesSync(files.path(name), seconds, seconds);
+    };
+    rotateTo(files, 'audit.log-30112026');
+    atHours('audit.log-30112026', -24);
+    await shipping.ship(open());
+    rotateTo(files, 'audit.log-01122026');
+    const source = open();
+    expect(await source.inspect()).toContainEqual(
+      expect.objectContaining({ level: 'error', message: expect.stringContaining('audit.log-30112026 comes after') }),
+    );
+    expect(await follow(source)).toMatchObject({ code: 'SOURCE_MISORDERED' });
+    expect(shippedText(shipping)).toEqual(files.written.slice(0, 2));
+  });
+});
+
+test('a file that could not be opened when it appeared is held from then on', async () => {
+  const { files, shipping, open } = begin();
+  chmodSync(files.dir, 0o755);
+  const source = open();
+  await shipping.ship(source);
+  files.rotate();
+  chmodSync(files.path(files.newest), 0o000);
+  await asNobody(() => expect(source.backlog(shipping.position)).rejects.toMatchObject({ code: 'SOURCE_UNREADABLE' }));
+  chmodSync(files.path(files.newest), 0o644);
+  files.rotate();
+  await source.backlog(shipping.position);
+  files.purge();
+  await shipping.ship(source);
+  expect(shippedText(shipping)).toEqual(files.written);
+});
+
 describe('copytruncate and overwriting are found, and never gone over in silence', () => {
   const copyAndTruncate = (files: LogFiles) => {
     copyFileSync(files.path('audit.log'), files.path('audit.log.1'));
@@ -319,6 +392,7 @@ test('rotated files come in the order of their ages, dated ones in that of their
   for (const names of [
     ['audit.log.10', 'audit.log.9', 'audit.log.1', 'audit.log'],
     ['audit.log-20261121', 'audit.log-20261122', 'audit.log-20261122-1764000000', 'audit.log'],
+    ['audit.log-2026.11.30', 'audit.log-2026.12.01', 'audit.log.1', 'audit.log'],
   ]) {
     const files = new LogFiles({ live: 'audit.log' });
     undo.push(() => files.remove());

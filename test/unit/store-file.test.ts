@@ -24,6 +24,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { openFileStore } from '../../src/store/file.ts';
 import type { ObjectStore } from '../../src/store/store.ts';
+import { asNobody } from '../helpers/nobody.ts';
 
 const never = new AbortController().signal;
 const writer = fileURLToPath(new URL('./store-writer.ts', import.meta.url));
@@ -265,14 +266,3 @@ async function keysOf(client: ObjectStore, prefix: string): Promise<string[]> {
 }
 
 const temporaryFiles = () => readdir(join(root, '.shipmate-tmp'));
-
-/** Rights mean nothing to root. */
-async function asNobody(work: () => Promise<void>): Promise<void> {
-  const user = process.geteuid?.();
-  if (user === 0) process.seteuid?.(65_534);
-  try {
-    await work();
-  } finally {
-    if (user === 0) process.seteuid?.(0);
-  }
-}

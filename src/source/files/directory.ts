@@ -16,6 +16,8 @@ const MTIME_STEP_MS = 100;
 /** However quiet the directory is, its files are looked at so often. */
 const EVERY_MS = 1_000;
 const STEADY_ATTEMPTS = 20;
+/** Writers may use a file for a while after it was rotated; what is older than its predecessor by more than this is no successor. */
+const MISORDERED_MS = 3_600_000;
 
 /** The log's files, oldest first: those in the directory, and removed ones that descriptors keep or that nobody has read. */
 export class Directory {
@@ -54,6 +56,14 @@ export class Directory {
     const between = this.#after(file);
     const chain = [file, ...between.slice(0, between.indexOf(next) + 1)];
     return chain.every((each, i) => i === 0 || this.layout.goesOn(chain[i - 1]!.name, each.name));
+  }
+
+  /** Whether one that rotation renamed comes later by its name alone: it was shipped before, or written long before. */
+  isMisordered(file: LogFile, next: LogFile): boolean {
+    const { live, compare } = this.layout;
+    if (live === null) return false;
+    const isShipped = file.bound && next.bound && compare(next.bound.segment, file.bound.segment) <= 0;
+    return isShipped || (next.name !== live && next.modifiedMs + MISORDERED_MS < file.modifiedMs);
   }
 
   /** A file and those after it that are the log. */

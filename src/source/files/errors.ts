@@ -50,6 +50,15 @@ export function late(path: string, { from, size }: { from: number; size: number 
   );
 }
 
+/** Names that rotation gave and that sort in another order than that of time: the archive would get the log in that order. */
+export const misordered = (path: string, next: string) =>
+  failure(
+    'SOURCE_MISORDERED',
+    `${next} comes after ${path} by its name, but was written before it`,
+    'let rotation give names that sort in the order of time, as logrotate\'s "dateformat -%Y%m%d" does, and rename the ' +
+      'files that are there: shipping goes on',
+  );
+
 export const COPYTRUNCATE =
   'if logrotate does it, replace "copytruncate" by "create" and let the writer open its file anew: what is written ' +
   'between copying and truncating is lost to everybody';

@@ -4,7 +4,7 @@ import { bytesText } from '../../core/format.ts';
 import { messageOf, ShipmateError } from '../../errors.ts';
 import type { Finding } from '../source.ts';
 import type { Directory } from './directory.ts';
-import { COPYTRUNCATE, late } from './errors.ts';
+import { COPYTRUNCATE, late, misordered } from './errors.ts';
 
 export interface Inspected {
   readonly directory: Directory;
@@ -31,16 +31,22 @@ export async function inspectFiles(inspected: Inspected): Promise<Finding[]> {
     }
     const { shrunk, files } = directory;
     for (const { path, size, endedAt } of files) {
-      if (endedAt === null || size <= endedAt) continue;
-      const { message, hint } = late(path, { from: endedAt, size });
-      findings.push({ level: 'error', message, ...(hint !== undefined && { hint }) });
+      if (endedAt !== null && size > endedAt) findings.push(told(late(path, { from: endedAt, size })));
+    }
+    for (const [i, file] of files.entries()) {
+      const next = files[i + 1];
+      if (next && directory.isMisordered(file, next)) findings.push(told(misordered(file.path, next.path)));
     }
     if (shrunk) findings.push({ level: 'error', message: `${shrunk.path} was shortened in place`, hint: COPYTRUNCATE });
     return [...findings, ...(await copytruncate(directory.dir))];
   } catch (error) {
-    const hint = error instanceof ShipmateError ? error.hint : undefined;
-    return [{ level: 'error', message: messageOf(error), ...(hint !== undefined && { hint }) }];
+    return [told(error)];
   }
+}
+
+function told(error: unknown): Finding {
+  const hint = error instanceof ShipmateError ? error.hint : undefined;
+  return { level: 'error', message: messageOf(error), ...(hint !== undefined && { hint }) };
 }
 
 async function contents({ directory, match, isRedis }: Inspected): Promise<Finding> {

@@ -49,7 +49,7 @@ function plain({ match, order, live, cut, settleMs }: LayoutOptions): Layout {
       return names.filter((name) => matchesGlob(name, match) && !isCompressed(name)).sort(inDirectory);
     },
     // In the archive a renamed file has a number in its name.
-    compare: orders[order],
+    compare: live === undefined ? orders[order] : byNumber,
     isPart: () => true,
     isComplete: () => false,
     goesOn: () => true,

@@ -23,12 +23,13 @@ function comparePart(a: string, b: string): number {
   return left < right ? -1 : left > right ? 1 : 0;
 }
 
-/** `audit.log.1` is younger than `audit.log.2`; longer numbers are dates: `audit.log-20261122`. */
+/** `audit.log.1` is younger than `audit.log.2`; longer numbers are dates: `audit.log-20261122`, and so is `audit.log-2026.11.22`. */
 const AGE = /\.(\d{1,4})(?=\.|$)/;
+const DATE = /\d{4}\.\d{1,2}\.\d{1,2}(?!\d)/;
 
 /** Where rotation renames: dated files in their order, then numbered ones, whose number is an age, then the one that is written. */
 export function byRotation(live: string): Compare {
-  const rank = (name: string) => (name === live ? 2 : AGE.test(name) ? 1 : 0);
+  const rank = (name: string) => (name === live ? 2 : AGE.test(name) && !DATE.test(name) ? 1 : 0);
   const age = (name: string) => Number(AGE.exec(name)?.[1]);
   return (a, b) => rank(a) - rank(b) || (rank(a) === 1 ? age(b) - age(a) : 0) || byNumber(a, b);
 }

@@ -3,7 +3,7 @@ import { abortReason, Discontinuity } from '../../errors.ts';
 import type { LogSlice } from '../source.ts';
 import type { Tailer } from '../tailer.ts';
 import type { Directory } from './directory.ts';
-import { late, shrunk } from './errors.ts';
+import { late, misordered, shrunk } from './errors.ts';
 import type { LogFile } from './file.ts';
 import { startOf } from './place.ts';
 import { Slices } from './slices.ts';
@@ -126,6 +126,7 @@ export class FilesReader {
         `what follows ${file.name} is gone${next ? `: the next one here is ${next.name}` : ''}`,
       );
     }
+    if (directory.isMisordered(file, next)) throw misordered(file.path, next.path);
     return this.#enter(next, null);
   }
 
