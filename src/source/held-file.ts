@@ -78,7 +78,10 @@ export class HeldFile {
       throw unreadable(path, error);
     });
     if (!handle) return false;
-    const { dev, ino } = await handle.stat();
+    const { dev, ino } = await handle.stat().catch(async (error) => {
+      await handle.close();
+      throw unreadable(path, error);
+    });
     if (dev !== identity.dev || ino !== identity.ino) {
       await handle.close();
       return false;
@@ -88,29 +91,38 @@ export class HeldFile {
   }
 }
 
-/** What can be kept open: a `release` for each `retain` that was true. */
-interface Holdable {
-  retain(): Promise<boolean>;
-  release(): Promise<void>;
-}
+/** Files whose descriptors are kept, so that nobody's removal takes their bytes. */
+export class HeldFiles<File extends Pick<HeldFile, 'retain' | 'release'>> {
+  readonly #held = new Set<File>();
+  #last: Promise<unknown> = Promise.resolve();
 
-/** Opens what is wanted and lets go of the rest: `held` is what is open by earlier calls, and is kept up to date. */
-export async function holdOnly<T extends Holdable>(held: Set<T>, wanted: ReadonlySet<T>): Promise<void> {
-  for (const file of held) {
-    if (wanted.has(file)) continue;
-    held.delete(file);
-    await file.release();
+  /** Opens what is wanted, lets go of the rest, one call after the other. Throws when a file can't be opened; the others are. */
+  keep(wanted: ReadonlySet<File>): Promise<void> {
+    const kept = this.#last.then(() => this.#keep(wanted));
+    this.#last = kept.catch(() => {});
+    return kept;
   }
-  for (const file of wanted) {
-    if (held.has(file)) continue;
-    held.add(file);
-    let isThere = false;
-    try {
-      isThere = await file.retain();
-    } finally {
-      // What can't be opened now is tried again at the next call.
-      if (!isThere) held.delete(file);
+
+  letGo(): Promise<void> {
+    return this.keep(new Set());
+  }
+
+  async #keep(wanted: ReadonlySet<File>): Promise<void> {
+    for (const file of this.#held) {
+      if (wanted.has(file)) continue;
+      this.#held.delete(file);
+      await file.release();
     }
+    const failures: unknown[] = [];
+    for (const file of wanted) {
+      if (this.#held.has(file)) continue;
+      try {
+        if (await file.retain()) this.#held.add(file);
+      } catch (error) {
+        failures.push(error); // tried again at the next call
+      }
+    }
+    if (failures.length > 0) throw failures[0];
   }
 }
 

@@ -2,7 +2,7 @@ import { mkdtempSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { HeldFile, holdOnly } from '../../src/source/held-file.ts';
+import { HeldFile, HeldFiles } from '../../src/source/held-file.ts';
 
 let dir: string;
 beforeEach(() => {
@@ -11,9 +11,9 @@ beforeEach(() => {
 afterEach(() => rmSync(dir, { recursive: true }));
 
 /** A file, and what holds it; `move` says where it is looked for from then on. */
-function hold() {
-  let path = join(dir, 'log');
-  writeFileSync(path, 'log');
+function hold(name = 'log') {
+  let path = join(dir, name);
+  writeFileSync(path, name);
   const { dev, ino } = statSync(path);
   const unreadable = (where: string, cause: unknown) => new Error(`${where} can't be read`, { cause });
   const held = new HeldFile({ identity: { dev, ino }, path: () => path, unreadable });
@@ -50,17 +50,29 @@ describe('a held file', () => {
     await held.release();
     expect(held.isOpen).toBe(false);
   });
+});
 
-  test('that could not be opened for a moment is held from the next time on: a purge must not take it', async () => {
-    const { held, path, move } = hold();
-    const [open, wanted] = [new Set<HeldFile>(), new Set([held])];
-    move(join(path, 'below-a-file'));
-    await expect(holdOnly(open, wanted)).rejects.toThrow("can't be read");
-    move(path);
-    await holdOnly(open, wanted);
-    unlinkSync(path);
-    expect(await text(held)).toBe('log');
-    await holdOnly(open, new Set());
-    expect(held.isOpen).toBe(false);
+describe('files that are held', () => {
+  test('are let go of when they are wanted no more, also while they are being opened', async () => {
+    const [one, other] = [hold('1'), hold('2')];
+    const files = new HeldFiles<HeldFile>();
+    await Promise.all([[one, other], [other]].map((wanted) => files.keep(new Set(wanted.map(({ held }) => held)))));
+    expect([one.held.isOpen, other.held.isOpen]).toEqual([false, true]);
+    await files.letGo();
+    expect(other.held.isOpen).toBe(false);
+  });
+
+  test('keep each that can be opened, and one that could not be opened at first', async () => {
+    const [one, other] = [hold('1'), hold('2')];
+    const files = new HeldFiles<HeldFile>();
+    one.move(join(one.path, 'below-a-file'));
+    await expect(files.keep(new Set([one.held, other.held]))).rejects.toThrow("can't be read");
+    one.move(one.path);
+    unlinkSync(other.path);
+    await files.keep(new Set([one.held, other.held]));
+    unlinkSync(one.path);
+    expect([await text(one.held), await text(other.held)]).toEqual(['1', '2']);
+    await files.letGo();
+    expect([one.held.isOpen, other.held.isOpen]).toEqual([false, false]);
   });
 });

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { Fresh } from '../../core/fresh.ts';
 import type { Position } from '../../core/position.ts';
 import { codeOf, ShipmateError } from '../../errors.ts';
-import { type FileIdentity, holdOnly } from '../held-file.ts';
+import { type FileIdentity, HeldFiles } from '../held-file.ts';
 import { unreadable, unsteady } from './errors.ts';
 import { type Found, LogFile } from './file.ts';
 import type { Layout } from './layout.ts';
@@ -26,7 +26,7 @@ export class Directory {
   files: readonly LogFile[] = [];
   /** A file that was shortened in place while it was read: what was taken of it, nobody can tell. */
   shrunk: LogFile | null = null;
-  #held = new Set<LogFile>();
+  readonly #held = new HeldFiles<LogFile>();
   #holdFrom: LogFile | null = null;
   #seen = '';
   #seenMs = Number.NEGATIVE_INFINITY;
@@ -125,9 +125,7 @@ export class Directory {
 
   async close(): Promise<void> {
     await this.#looks.settled();
-    const held = [...this.#held];
-    this.#held.clear();
-    await Promise.all(held.map((file) => file.release()));
+    await this.#held.letGo();
   }
 
   #after(file: LogFile): LogFile[] {
@@ -259,7 +257,7 @@ export class Directory {
     const from = this.#holdFrom === null ? this.files.length : Math.max(0, this.files.indexOf(this.#holdFrom));
     const wanted = new Set(this.files.slice(from, from + MAX_HELD));
     if (this.newest) wanted.add(this.newest);
-    await holdOnly(this.#held, wanted);
+    await this.#held.keep(wanted);
   }
 }
 

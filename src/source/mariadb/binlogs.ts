@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Fresh } from '../../core/fresh.ts';
 import type { Position } from '../../core/position.ts';
 import { codeOf } from '../../errors.ts';
-import { type FileIdentity, holdOnly } from '../held-file.ts';
+import { type FileIdentity, HeldFiles } from '../held-file.ts';
 import { unreadable } from './errors.ts';
 import type { Flavour } from './gtid.ts';
 import { binlogNumber, findIndex, readIndex } from './index-file.ts';
@@ -30,7 +30,7 @@ export interface Usable {
 export class Lineage {
   segments: Segment[] = [];
   ended = false;
-  readonly #held = new Set<Segment>();
+  readonly #held = new HeldFiles<Segment>();
   #holdFrom = Number.POSITIVE_INFINITY;
   #readers = 0;
 
@@ -82,7 +82,7 @@ export class Lineage {
   async hold(): Promise<void> {
     const wanted = new Set(this.segments.filter(({ number }) => number >= this.#holdFrom).slice(0, MAX_HELD));
     if (this.newest && !this.ended) wanted.add(this.newest);
-    await holdOnly(this.#held, wanted);
+    await this.#held.keep(wanted);
     this.segments = this.segments.filter((segment) => segment.listed || segment.isOpen);
   }
 
@@ -99,9 +99,7 @@ export class Lineage {
   async end(): Promise<void> {
     this.ended = true;
     if (this.#readers > 0) return;
-    const held = [...this.#held];
-    this.#held.clear();
-    await Promise.all(held.map((segment) => segment.release()));
+    await this.#held.letGo();
   }
 
   /** Disk space of purged files that only our descriptors keep. */
