@@ -2,7 +2,7 @@ import { appendFileSync, chmodSync, readFileSync, rmSync, writeFileSync } from '
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import * as binlog from '../helpers/binlog.ts';
-import { BinlogDir } from '../helpers/binlog.ts';
+import { asShipped, BinlogDir } from '../helpers/binlog.ts';
 import { benchOfBinlogs } from '../helpers/binlog-source.ts';
 
 const bench = benchOfBinlogs();
@@ -86,6 +86,18 @@ describe('the index of binlogs', () => {
     writeFileSync(bench.binlogs.index, `${bench.binlogs.dir}/binlog.000001\n/var/log/elsewhere/binlog.000002\n`);
     await bench.shipping.ship(bench.source);
     expect([...bench.shipping.contents().keys()]).toEqual(['binlog.000001', 'binlog.000002']);
+  });
+
+  test('never leads out of the directory to a file of the same name: on the host of a container, another server’s', async () => {
+    const other = new BinlogDir({ serverId: 9 });
+    other.start();
+    other.transaction();
+    writeFileSync(bench.binlogs.index, `${other.dir}/binlog.000001\n`);
+    await bench.shipping.ship(bench.source);
+    other.remove();
+    expect(bench.shipping.contents()).toEqual(
+      new Map([['binlog.000001', asShipped(readFileSync(bench.binlogs.newest))]]),
+    );
   });
 
   test('is not believed before its last line is whole', async () => {

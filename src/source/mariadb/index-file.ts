@@ -1,5 +1,5 @@
 import { open, readdir, stat } from 'node:fs/promises';
-import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { codeOf } from '../../errors.ts';
 import { ambiguousIndex, badIndex, noIndex, unreadable } from './errors.ts';
@@ -100,12 +100,16 @@ async function readStable(index: string): Promise<string> {
   }
 }
 
-/** Entries are absolute or relative to the data directory; where a mount moved them, they are beside their index. */
+/**
+ * Entries are absolute or relative to the data directory. What the server knows by another path is in `dir` all the same,
+ * or beside the index; on the host of a container that path may lead to another server's file of the same name.
+ */
 async function pathOf(entry: string, index: string, dir: string): Promise<string> {
-  const path = isAbsolute(entry) ? entry : resolve(dir, entry);
-  const beside = join(dirname(index), basename(entry));
-  if (path === beside || (await exists(path)) || !(await exists(beside))) return path;
-  return beside;
+  const path = resolve(dir, entry);
+  const candidates = [...new Set([join(dir, basename(entry)), path, join(dirname(index), basename(entry))])];
+  if (candidates.length === 1) return path;
+  for (const candidate of candidates) if (await exists(candidate)) return candidate;
+  return path;
 }
 
 const exists = (path: string) =>
