@@ -133,6 +133,16 @@ describe('what can be shipped', () => {
     }
   });
 
+  test('a log of the other database than the config says is refused: it would be cut inside transactions', async () => {
+    bench.binlogs.transaction();
+    await expect(bench.open({ flavour: 'mysql' }).locate(null)).rejects.toMatchObject({
+      code: 'SOURCE_OTHER_TYPE',
+      verdict: 'retry',
+      message: expect.stringContaining('was written by MariaDB, but the config says "type: mysql"'),
+      hint: expect.stringContaining('type: mariadb'),
+    });
+  });
+
   test('what is held is shipped to its end even when the index is gone', async () => {
     bench.binlogs.transaction();
     await bench.binlogs.rotate();

@@ -1,4 +1,5 @@
 import { codeOf, messageOf, ShipmateError } from '../../errors.ts';
+import type { Flavour } from './gtid.ts';
 
 /** All may pass: whoever meets one tries again later, and nothing beyond what was shipped is touched. */
 const failure = (code: string, message: string, hint: string, cause?: unknown) =>
@@ -49,6 +50,15 @@ export const encrypted = (path: string) =>
     `the binlog ${path} is encrypted by the server: only lengths can be read`,
     'turn encrypt_binlog (MySQL: binlog_encryption) off; shipmate encrypts what it stores by itself ("encrypt:")',
   );
+
+export const ofOtherType = (path: string, writer: Flavour, configured: Flavour) =>
+  failure(
+    'SOURCE_OTHER_TYPE',
+    `the binlog ${path} was written by ${NAMES[writer]}, but the config says "type: ${configured}"`,
+    `say "type: ${writer}" in the config; on a server that was migrated, purge the binlogs of before`,
+  );
+
+const NAMES = { mariadb: 'MariaDB', mysql: 'MySQL' } as const;
 
 export const corrupt = (path: string, offset: number, what: string) =>
   failure(

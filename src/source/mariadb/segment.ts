@@ -3,7 +3,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { digestRange, type FileIdentity, HeldFile } from '../held-file.ts';
 import { isValidEvent } from './checksums.ts';
-import { corrupt, encrypted, isRelayLog, unreadable } from './errors.ts';
+import { corrupt, encrypted, isRelayLog, ofOtherType, unreadable } from './errors.ts';
 import { eventLength, eventMs, eventServerId, eventType, FLAGS_AT, HEADER_BYTES, MAGIC, TYPE } from './events.ts';
 import { readFormatDescription } from './format-description.ts';
 import { type Flavour, type GtidState, gtidStateAt, placeId } from './gtid.ts';
@@ -147,7 +147,7 @@ export class Segment {
     if (!description) return null;
     const flags = description[FLAGS_AT]!;
     if (flags & RELAY_LOG_FLAG) throw isRelayLog(this.path);
-    const { checksums } = readFormatDescription(description);
+    const { flavour, checksums } = readFormatDescription(description);
     const second = await this.#readEvent(MAGIC.length + description.length);
     // The list of GTIDs is written along with the description, before the name enters the index.
     if (!second && !ended) return null;
@@ -157,6 +157,7 @@ export class Segment {
     if (checksums !== 'before checksums' && !isValidEvent(description, 0, description.length)) {
       throw corrupt(this.path, MAGIC.length, 'the checksum of its format description is wrong');
     }
+    if (flavour !== this.#flavour) throw ofOtherType(this.path, flavour, this.#flavour);
     if (second && eventType(second, 0) === TYPE.startEncryption) throw encrypted(this.path);
     return this.#describe(description, listOf(second), checksums === 'crc32');
   }
