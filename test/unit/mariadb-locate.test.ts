@@ -235,6 +235,16 @@ describe("MySQL's binlogs without GTIDs", () => {
     expect((await bench.open().locate(null)).at).toMatchObject({ id: 'binlog.000002:0' });
   });
 
+  test('among some with GTIDs: equal IDs are no proof that nothing was purged before it was shipped', async () => {
+    bench.use(new BinlogDir({ flavour: 'mysql' }));
+    bench.binlogs.transaction();
+    await bench.shipping.ship(bench.source);
+    bench.binlogs.write(...transaction());
+    await bench.binlogs.rotate();
+    bench.binlogs.purge();
+    expect(await bench.open().locate(bench.shipping.head())).toMatchObject({ result: 'gap', allowed: false });
+  });
+
   test('of every shape of group end where they end', async () => {
     bench.use(new BinlogDir({ flavour: 'mysql' }));
     const groups = [

@@ -55,7 +55,8 @@ async function answerFor(here: LocalLog, head: Head | null, { own, branches }: O
   if (same && position.offset > 0 && witnessAt(head, position) === null) return fromOther();
   if (same && (await here.holds(same, position, head))) return goOn(here, same, position);
   if (!same && position.origin !== (await here.origin())) return fromOther();
-  if (!same) {
+  // MySQL may write transactions that bear no GTID among those that do: there equal IDs prove nothing.
+  if (!same && own.flavour === 'mariadb') {
     const successor = await takeUpSuccessor(oldest, head, position);
     if (successor) return successor;
   }
@@ -98,7 +99,7 @@ async function goOn(here: LocalLog, { segment, header }: Usable, position: Posit
 /** The head's file was purged, and nothing that it may still have held is missing: its successor starts with the head's ID. */
 async function takeUpSuccessor({ segment, header }: Usable, head: Head, position: Position): Promise<Answer | null> {
   const isDirect = segment.number === binlogNumber(position.segment) + 1 && header.origin === position.origin;
-  if (!isDirect || position.offset === 0 || isPlace(position.id) || header.startId !== position.id) return null;
+  if (!isDirect || position.offset === 0 || header.startId !== position.id) return null;
   const witness = witnessAt(head, position);
   if (!witness || witness.openTransaction) return null;
   const reason = `${position.segment} was purged, and ${segment.name} starts with the ID that was shipped last`;
