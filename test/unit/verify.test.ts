@@ -9,6 +9,7 @@ import { placeKey, termPrefix, termsPrefix } from '../../src/core/keys.ts';
 import { ArchiveNotWhole } from '../../src/errors.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
 import { silent } from '../../src/restore/progress.ts';
+import { listArchive } from '../../src/restore/listing.ts';
 import { type ProofNote, proofNote } from '../../src/restore/proof-note.ts';
 import { demandArchive } from '../../src/restore/reading.ts';
 import { type Verification, verify } from '../../src/restore/verify.ts';
@@ -149,6 +150,7 @@ describe('near the end of an open term', () => {
   test('a chunk is lost that a later one says was durable', async () => {
     await store.delete([key(5, 2)]);
     expect(await check(true)).toMatchObject({ faults: [lost], warnings: [] });
+    expect((await listArchive(archive, silent)).hole).toEqual({ at: { term: 5, slot: 2 }, next: { term: 5, slot: 3 } });
   });
 
   test('so it is where something else stands in its place', async () => {
