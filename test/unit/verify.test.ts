@@ -8,8 +8,8 @@ import { decodeHeader, encodeHeader, type Header } from '../../src/core/header.t
 import { placeKey, termPrefix, termsPrefix } from '../../src/core/keys.ts';
 import { ArchiveNotWhole } from '../../src/errors.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
-import { silent } from '../../src/restore/progress.ts';
 import { listArchive } from '../../src/restore/listing.ts';
+import { silent } from '../../src/restore/progress.ts';
 import { type ProofNote, proofNote } from '../../src/restore/proof-note.ts';
 import { demandArchive } from '../../src/restore/reading.ts';
 import { type Verification, verify } from '../../src/restore/verify.ts';
