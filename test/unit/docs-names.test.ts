@@ -113,7 +113,7 @@ describe('the documentation', () => {
     const there = (await readdir(join(ROOT, 'src'), { withFileTypes: true })).map(
       (entry) => entry.name + (entry.isDirectory() ? '/' : ''),
     );
-    const words = shown.join(' ').match(/[\w-]+(?:\.ts|\/)(?![\w*])/g) ?? [];
+    const words: readonly string[] = shown.join(' ').match(/[\w-]+(?:\.ts|\/)(?![\w*])/g) ?? [];
     expect(there.filter((name) => !words.includes(name))).toEqual([]);
     const first = shown.flatMap((line) => /^ {2}(\S+)/.exec(line)?.[1] ?? []);
     expect(first.filter((name) => !there.includes(name))).toEqual([]);
