@@ -20,15 +20,11 @@ function ownCacheDirectory(): string | null {
 const cacheDirectory = ownCacheDirectory();
 if (cacheDirectory !== null) enableCompileCache(cacheDirectory);
 
-// `shipmate ls | head`: whoever read has left. Say nothing, and end as other programs do (128 + SIGPIPE).
-process.stdout.on('error', (error) => {
-  if ('code' in error && error.code === 'EPIPE') process.exit(141);
-  throw error;
-});
 // A log collector that goes away must not take the daemon with it.
 process.stderr.on('error', () => {});
 
 const { shipmate } = await import('./cli/shipmate.ts');
-const { leave } = await import('./cli/leave.ts');
+const { leave, leaveUnheard } = await import('./cli/leave.ts');
+process.stdout.on('error', leaveUnheard);
 // Exits rather than waits: whatever a library left open must not keep a finished command alive.
-leave(await shipmate(process.argv.slice(2)));
+await leave(await shipmate(process.argv.slice(2)));

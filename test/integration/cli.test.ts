@@ -180,6 +180,25 @@ describe('what only prints', () => {
     expect(schema.required).not.toContain('node');
   });
 
+  test('reaches its reader whole, however much it is', async () => {
+    const names = Array.from({ length: 5_000 }, (_, number) => `stream-${number}`);
+    const streams = Object.fromEntries(names.map((name) => [name, solo().streams.orders]));
+    const { code, stdout } = await shipmate(['status', '--json', '-c', await configFile(solo({ streams }))]);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout).streams).toHaveLength(names.length);
+  });
+
+  test('that can not be written is told of', async () => {
+    const child = spawn('sh', ['-c', '"$0" config schema >/dev/full', SHIPMATE], { stdio: ['ignore', 'pipe', 'pipe'] });
+    let stderr = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text;
+    });
+    const [code] = await once(child, 'close');
+    expect(code).toBe(1);
+    expectComplaint({ code, stdout: '', stderr }, /could not be written: ENOSPC/);
+  });
+
   test('a reader that leaves early is no error', async () => {
     const child = spawn('bash', ['-c', `"$0" config schema | true; echo "\${PIPESTATUS[0]}"`, SHIPMATE], {
       stdio: ['ignore', 'pipe', 'pipe'],
