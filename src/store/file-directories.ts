@@ -37,12 +37,13 @@ export class DurableDirectories {
 
 /**
  * What root makes belongs to the owner of the store's root: else the daemon could not go on where a command of root's was
- * before it. A file server that lets nobody give files away has made it somebody's by rules of its own.
+ * before it. A file server that lets nobody give files away has made it somebody's by rules of its own; one that knows no such
+ * owner, or a container that doesn't, says EINVAL.
  */
 export async function giveToOwner(root: string, give: (uid: number, gid: number) => Promise<void>): Promise<void> {
   if (process.getuid?.() !== 0) return;
   const { uid, gid } = await stat(root);
-  await give(uid, gid).catch(unlessCode('EPERM'));
+  await give(uid, gid).catch(unlessCode('EPERM', 'EINVAL', 'ENOTSUP'));
 }
 
 /**
@@ -59,9 +60,9 @@ export async function syncDirectory(directory: string): Promise<void> {
   }
 }
 
-/** For `catch`: lets one error pass as success. */
-export function unlessCode(code: string): (error: unknown) => void {
+/** For `catch`: lets some errors pass as success. */
+export function unlessCode(...codes: readonly string[]): (error: unknown) => void {
   return (error) => {
-    if (codeOf(error) !== code) throw error;
+    if (!codes.includes(codeOf(error) ?? '')) throw error;
   };
 }

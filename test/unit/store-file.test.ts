@@ -23,6 +23,7 @@ import { buffer } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { openFileStore } from '../../src/store/file.ts';
+import { giveToOwner } from '../../src/store/file-directories.ts';
 import type { ObjectStore } from '../../src/store/store.ts';
 import { asNobody } from '../helpers/nobody.ts';
 
@@ -210,6 +211,11 @@ describe('objects and directories', () => {
         name,
         expect.objectContaining({ uid: 65_534, gid: 65_533 }),
       ]);
+  });
+
+  test.each(['EPERM', 'EINVAL', 'ENOTSUP'])("stay root's where they can't be given away: %s", async (code) => {
+    const refuse = () => Promise.reject(Object.assign(new Error('no such owner here'), { code }));
+    await giveToOwner(root, refuse);
   });
 
   test('are made again after somebody cleaned up empty-looking directories', async () => {
