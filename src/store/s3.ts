@@ -3,7 +3,7 @@ import { abortReason, codeOf, isError } from '../errors.ts';
 import { checkKey, checkPrefix, clip, compareKeys, notFound, RESERVED } from './keys.ts';
 import { paced } from './limited.ts';
 import { Bucket, type Credentials, type Timings } from './s3/bucket.ts';
-import { isAbsent, isBeyondEnd, tooSlow } from './s3/errors.ts';
+import { endless, isAbsent, isBeyondEnd, tooSlow } from './s3/errors.ts';
 import { Uploads } from './s3/uploads.ts';
 import type { ByteRange, ObjectInfo, ObjectStore } from './store.ts';
 
@@ -169,6 +169,7 @@ class S3Store implements ObjectStore {
       for (const { Prefix = '' } of page.CommonPrefixes ?? []) objects.push({ key: bucket.keyOf(Prefix), size: 0 });
       // Each of the two comes in order; a page of both goes on where the last one ended.
       objects.sort((a, b) => compareKeys(a.key, b.key));
+      if (page.IsTruncated && page.NextContinuationToken === undefined) throw endless(this.name, call.action);
       return { objects, next: page.IsTruncated ? page.NextContinuationToken : undefined };
     } catch (error) {
       throw bucket.fail(call, error);

@@ -36,6 +36,17 @@ describe('the Azure store on Azurite', () => {
     expect(await open(container).readStart('long', 1)).toEqual(Buffer.from([winner]));
   });
 
+  test('takes up an account key that was rotated when the old one is refused', async () => {
+    const container = await server.newContainer();
+    const right = await readFile(server.connectionStringFile, 'utf8');
+    const file = `${server.connectionStringFile}-rotated`;
+    await writeFile(file, right.replace(/AccountKey=[^;]*/, 'AccountKey=d3Jvbmc='));
+    const store = open(container, file);
+    await expect(store.head('key')).rejects.toMatchObject({ code: 'STORE_DENIED' });
+    await writeFile(file, right);
+    expect(await store.head('key')).toBeNull();
+  });
+
   test('tells a container that is not there, a key that is refused, and one that is not there, without the key', async () => {
     await expect(open('acme-lgos').head('key')).rejects.toMatchObject({ code: 'STORE_MISSING' });
     const container = await server.newContainer();

@@ -1,10 +1,13 @@
 import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { raceProbe } from '../../src/archive/identity.ts';
-import { openS3Store } from '../../src/store/s3.ts';
+import { openS3Store, type S3StoreOptions } from '../../src/store/s3.ts';
 import { startS3rver } from '../helpers/s3rver.ts';
 
 const never = new AbortController().signal;
@@ -20,7 +23,10 @@ afterEach(() => {
 });
 
 /** A store on a server that answers as the test says. */
-async function storeOn(answer: Answer, options: { pieceBytes?: number; deadlineMs?: number } = {}) {
+async function storeOn(
+  answer: Answer,
+  options: Partial<S3StoreOptions> & { deadlineMs?: number; ofProfile?: boolean } = {},
+) {
   server = createServer(async (request, response) => {
     const pieces: Buffer[] = [];
     for await (const piece of request) pieces.push(piece);
@@ -28,9 +34,10 @@ async function storeOn(answer: Answer, options: { pieceBytes?: number; deadlineM
   });
   await once(server.listen(0, '127.0.0.1'), 'listening');
   const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const { deadlineMs = 5_000, ...rest } = options;
+  const { deadlineMs = 5_000, ofProfile = false, ...rest } = options;
   const place = { name: 'main', bucket: 'archive', endpoint, forcePathStyle: true };
-  return openS3Store({ ...place, credentials, timings: { deadlineMs, stallMs: deadlineMs }, ...rest });
+  const own = ofProfile ? {} : { credentials };
+  return openS3Store({ ...place, ...own, timings: { deadlineMs, stallMs: deadlineMs }, ...rest });
 }
 
 const refuse = (status: number, code: string): Answer => {
@@ -91,6 +98,60 @@ describe('an S3 store', () => {
     const reason = new Error('the term is over');
     term.abort(reason);
     await expect(creation).rejects.toBe(reason);
+  });
+
+  test('a key that was rotated in the files of a profile is taken up when the old one is refused', async () => {
+    const home = await mkdtemp(join(tmpdir(), 'shipmate-aws-'));
+    const file = join(home, 'credentials');
+    const write = (id: string) => writeFile(file, `[default]\naws_access_key_id = ${id}\naws_secret_access_key = x\n`);
+    const before = { ...process.env };
+    for (const name of Object.keys(before)) if (name.startsWith('AWS_')) delete process.env[name];
+    Object.assign(process.env, { AWS_SHARED_CREDENTIALS_FILE: file, AWS_CONFIG_FILE: join(home, 'config') });
+    try {
+      let valid = 'FIRST';
+      await write(valid);
+      const store = await storeOn(
+        (request, body, response) => {
+          const isValid = request.headers.authorization?.includes(`Credential=${valid}/`);
+          if (!isValid) return refuse(403, 'InvalidAccessKeyId')(request, body, response);
+          response.writeHead(200).end();
+        },
+        { ofProfile: true },
+      );
+      expect(await store.create('1', Buffer.from('x'), never)).toBe('created');
+      valid = 'SECOND';
+      await expect(store.create('2', Buffer.from('x'), never)).rejects.toMatchObject({ code: 'STORE_DENIED' });
+      await write(valid);
+      await expect(store.create('2', Buffer.from('x'), never)).rejects.toMatchObject({ code: 'STORE_DENIED' });
+      expect(await store.create('2', Buffer.from('x'), never)).toBe('created');
+    } finally {
+      for (const name of Object.keys(process.env)) if (name.startsWith('AWS_')) delete process.env[name];
+      Object.assign(process.env, before);
+      await rm(home, { recursive: true });
+    }
+  });
+
+  test('a storage class that only this server knows is asked for, and refused by it alone', async () => {
+    const asked: unknown[] = [];
+    const store = await storeOn(
+      (request, _, response) => {
+        asked.push(request.headers['x-amz-storage-class']);
+        response.writeHead(200).end();
+      },
+      { storageClass: 'FAST_DISKS' },
+    );
+    await store.create('key', Buffer.from('x'), never);
+    expect(asked).toEqual(['FAST_DISKS']);
+  });
+
+  test('a listing that breaks off is no whole one', async () => {
+    const page =
+      '<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>a</Key></Contents></ListBucketResult>';
+    const store = await storeOn((_, __, response) => response.end(page));
+    const keys = async () => {
+      for await (const _ of store.list(''));
+    };
+    await expect(keys()).rejects.toMatchObject({ code: 'STORE_UNFIT' });
   });
 
   test('a long stream goes in parts, and is completed only if its name is free', async () => {

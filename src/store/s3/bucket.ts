@@ -1,6 +1,6 @@
 import type { S3Client } from '@aws-sdk/client-s3';
 import { limited } from '../limited.ts';
-import { type Action, failure, tooSlow } from './errors.ts';
+import { type Action, failure, isCredentialsRefused, tooSlow } from './errors.ts';
 
 type Sdk = typeof import('@aws-sdk/client-s3');
 
@@ -82,7 +82,12 @@ export class Bucket {
     return limited({ signal, deadlineMs, bodyBytes, tooSlow: late }, async (limit) => {
       this.#opened ??= this.#open();
       const { sdk, client } = await this.#opened;
-      return work({ sdk, client, limits: { abortSignal: limit } });
+      try {
+        return await work({ sdk, client, limits: { abortSignal: limit } });
+      } catch (error) {
+        if (isCredentialsRefused(error)) await renewCredentials(client);
+        throw error;
+      }
     });
   }
 
@@ -101,6 +106,8 @@ export class Bucket {
       ...(endpoint !== undefined && { endpoint }),
       forcePathStyle,
       ...(credentials && { credentials }),
+      // The files of a profile are read anew whenever its credentials are: whoever rotates keys writes them there.
+      ...{ ignoreCache: true },
       // A retry in here would turn one's own object into a stranger's without a word: the loops retry, and compare.
       maxAttempts: 1,
       // Bodies are signed with their SHA-256 and carry a CRC32C that is made here.
@@ -115,4 +122,9 @@ export class Bucket {
     });
     return { sdk, client };
   }
+}
+
+/** The SDK keeps what names no expiry for good: the next attempt has what the environment gives by then. */
+async function renewCredentials({ config }: S3Client): Promise<void> {
+  await config.credentials({ forceRefresh: true }).catch(() => {}); // the next attempt says why
 }

@@ -49,6 +49,7 @@ const BY_NAME: ReadonlyMap<string, Meaning> = new Map(
     NoSuchBucket: operator('STORE_MISSING', 'create the bucket, or correct "bucket": Shipmate never creates one'),
     InvalidAccessKeyId: operator('STORE_DENIED', 'the access key is unknown to this endpoint: deleted, or of another'),
     SignatureDoesNotMatch: operator('STORE_DENIED', 'the secret key does not belong to the access key'),
+    InvalidToken: operator('STORE_DENIED', "the session's token is not one of this endpoint: renew what provides it"),
     ExpiredToken: operator('STORE_DENIED', "the session's credentials have expired: renew what provides them"),
     RequestTimeTooSkewed: operator('STORE_DENIED', "this host's clock is wrong: synchronise it with NTP"),
     CredentialsProviderError: operator(
@@ -85,6 +86,11 @@ export const isConflict = (error: unknown) => nameOf(error) === 'ConditionalRequ
 export const isAbsent = (error: unknown) => nameOf(error) === 'NoSuchKey';
 /** A range that begins at the object's end, or beyond. */
 export const isBeyondEnd = (error: unknown) => statusOf(error) === 416;
+
+const OLD_CREDENTIALS = new Set(['InvalidAccessKeyId', 'SignatureDoesNotMatch', 'ExpiredToken', 'InvalidToken']);
+
+/** Whether others may be accepted: a key was rotated, or a session has ended. */
+export const isCredentialsRefused = (error: unknown) => OLD_CREDENTIALS.has(nameOf(error));
 
 /** What a failure means to a store, in the operator's words. */
 export function failure(store: string, action: Action, cause: unknown): ShipmateError {
@@ -136,5 +142,13 @@ export function tooLarge(store: string, key: string, maxBytes: number): Shipmate
   return new ShipmateError(
     `store ${store}: ${key} has more than ${maxBytes >> 20} MiB, and this server ignores If-None-Match where an upload of several parts ends`,
     operator('STORE_UNFIT', 'a server that honours it there is needed for objects of this size'),
+  );
+}
+
+/** A listing that ends amid the objects must not be taken for all of them. */
+export function endless(store: string, { what }: Action): ShipmateError {
+  return new ShipmateError(
+    `store ${store}: can't ${what}: there is more, and the answer does not say where it goes on`,
+    operator('STORE_UNFIT', 'the endpoint does not know ListObjectsV2 of the S3 protocol: is it up to date?'),
   );
 }

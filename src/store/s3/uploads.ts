@@ -1,4 +1,5 @@
 import { addAbortSignal, type Readable } from 'node:stream';
+import type { StorageClass } from '@aws-sdk/client-s3';
 import { crc32c } from '@node-rs/crc32';
 import { RESERVED } from '../keys.ts';
 import { piecesOf } from '../pieces.ts';
@@ -51,7 +52,7 @@ export class Uploads {
     try {
       await bucket.call(call, ({ sdk, client, limits }) => {
         const checked = { Body: body, ChecksumCRC32C: crc32cOf(body), ContentLength: body.length };
-        const object = { ...bucket.place(key), ...checked, ...storageClassOf(sdk, storageClass) };
+        const object = { ...bucket.place(key), ...checked, ...storageClassOf(storageClass) };
         return client.send(new sdk.PutObjectCommand({ ...object, IfNoneMatch: '*' }), limits);
       });
       return 'created';
@@ -103,7 +104,7 @@ export class Uploads {
     let upload: string | undefined;
     try {
       const { UploadId } = await bucket.call(call, ({ sdk, client, limits }) => {
-        const object = { ...bucket.place(key), ...storageClassOf(sdk, storageClass) };
+        const object = { ...bucket.place(key), ...storageClassOf(storageClass) };
         return client.send(new sdk.CreateMultipartUploadCommand({ ...object, ChecksumAlgorithm: 'CRC32C' }), limits);
       });
       upload = UploadId;
@@ -151,10 +152,8 @@ export class Uploads {
 }
 
 /** The SDK's type names the classes of the day it was made; the config takes any, and the server judges. */
-function storageClassOf({ StorageClass }: typeof import('@aws-sdk/client-s3'), given: string | undefined) {
-  const known = Object.values(StorageClass).find((name) => name === given);
-  return known === undefined ? {} : { StorageClass: known };
-}
+const storageClassOf = (given: string | undefined) =>
+  given === undefined ? {} : { StorageClass: given as StorageClass };
 
 async function held({ start, rest }: Streamed, tooMuch: () => Error): Promise<Buffer> {
   const pieces = [...start];
