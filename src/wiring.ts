@@ -4,7 +4,6 @@ import { WitnessSecret } from './archive/secret.ts';
 import { parseRecipient } from './codec/age-keys.ts';
 import { type Config, readPassword, type StreamConfig, slotOf, storeOf, streamOf } from './config.ts';
 import type { ArchiveMemory, Coordination, Overview } from './coordination/coordination.ts';
-import { openEtcd } from './coordination/etcd.ts';
 import { SoloArchives } from './coordination/solo/boards.ts';
 import { Folder } from './coordination/solo/folder.ts';
 import { openSolo } from './coordination/solo.ts';
@@ -12,16 +11,13 @@ import type { Log } from './core/log.ts';
 import { messageOf, UsageError } from './errors.ts';
 import { createLog } from './log.ts';
 import { copiesOf } from './ship/primary.ts';
-import { filesFormat } from './source/files/format.ts';
 import { openFilesSource } from './source/files.ts';
-import { mariadbFormat } from './source/mariadb/format.ts';
 import { openMariadbSource } from './source/mariadb.ts';
-import { postgresFormat } from './source/postgres/format.ts';
 import { askRetention, inspectPostgres } from './source/postgres/inspect.ts';
 import { openServer } from './source/postgres/server.ts';
 import { openSlot } from './source/postgres/slot.ts';
 import { openPostgresSource } from './source/postgres.ts';
-import type { Finding, LogFormat, LogSource } from './source/source.ts';
+import type { Finding, LogSource } from './source/source.ts';
 import { openStore } from './wiring/stores.ts';
 
 /** A slice of the log, at most; a chunk's block holds at least one. */
@@ -44,6 +40,7 @@ export async function openCoordination(config: Config, log: Log): Promise<Coordi
   const { coordination, cluster, node, stateDir, onEtcdLoss } = config;
   if (coordination.kind === 'solo') return openSolo({ node, stateDir });
   const { kind: _, username, passwordFile, tls, ...etcd } = coordination;
+  const { openEtcd } = await import('./coordination/etcd.ts');
   return openEtcd({
     ...etcd,
     ...(tls && { tls }),
@@ -85,17 +82,6 @@ export function openSource(stream: StreamConfig, { node, log }: { node: string; 
       return openPostgresSource({ ...common, dir, server, slot, inspect, retention });
     }
   }
-}
-
-/**
- * How a stream's segments are cut and indexed; opens nothing, and asks nothing of the config that belongs to a host, for
- * that may stand in a variable which is not set here. MariaDB's and MySQL's binlogs have one format.
- */
-export function logFormatOf({ source }: StreamConfig): LogFormat {
-  if (source.type === 'postgres') return postgresFormat();
-  if (source.type !== 'files') return mariadbFormat();
-  const { layout, match, order, live, cut, settle: settleMs } = source;
-  return filesFormat({ layout, match, order, live, cut, settleMs });
 }
 
 /** What opening a stream's archive takes, for one command. */

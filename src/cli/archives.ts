@@ -36,7 +36,7 @@ export async function readArchives(
   const [{ openStore }, { logFormatOf }, { streamOf }, { openDecoder }, { ChunkReader }, { patient }] =
     await Promise.all([
       import('../wiring/stores.ts'),
-      import('../wiring.ts'),
+      import('../wiring/formats.ts'),
       import('../config.ts'),
       import('../codec/decoder.ts'),
       import('../restore/chunks.ts'),
