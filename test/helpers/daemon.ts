@@ -12,6 +12,8 @@ const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 export const SHIPMATE = join(ROOT, 'bin', 'shipmate');
 const NODE = join(ROOT, 'node_modules', '.bin', 'node');
 const FAULTY_DAEMON = join(ROOT, 'test', 'helpers', 'faulty-daemon.ts');
+/** What bin/shipmate sets for a daemon. */
+const FAULTY_ENV = { UV_THREADPOOL_SIZE: '32', NODE_COMPILE_CACHE: join(ROOT, 'node_modules', '.cache', 'shipmate') };
 
 export interface DaemonOptions {
   readonly node: string;
@@ -91,9 +93,10 @@ export class Daemon {
     if (this.running) throw new Error(`${this.node} runs already`);
     await this.demandNoSurprise();
     const args = ['run', '--init', '-c', this.configFile, ...extraArgs];
-    const env = { ...process.env, SHIPMATE_TEST_FAULTS: this.faultsFile ?? '' };
+    const { faultsFile } = this;
+    const env = { ...process.env, ...(faultsFile && { ...FAULTY_ENV, SHIPMATE_TEST_FAULTS: faultsFile }) };
     const stdio: ['ignore', 'ignore', 'pipe'] = ['ignore', 'ignore', 'pipe'];
-    const program = this.faultsFile ? [NODE, FAULTY_DAEMON] : [SHIPMATE];
+    const program = faultsFile ? [NODE, '--max-semi-space-size=1', FAULTY_DAEMON] : [SHIPMATE];
     // Ends with the test that started it, however that ends.
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...program, ...args], { stdio, env });
     this.#child = child;
