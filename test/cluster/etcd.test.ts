@@ -4,7 +4,8 @@ import { Cluster, STREAM, TTL_MS } from '../helpers/cluster.ts';
 import type { Daemon } from '../helpers/daemon.ts';
 import type { EtcdNode } from '../helpers/etcd.ts';
 import { startFlood } from '../helpers/load.ts';
-import { until, withinLimit } from '../helpers/wait.ts';
+import { withinLimit } from '../helpers/measured.ts';
+import { until } from '../helpers/wait.ts';
 
 jest.setTimeout(120_000);
 

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { Cluster, checksums, replay, STREAM, startReplica, TTL_MS } from '../helpers/cluster.ts';
 import { type Daemon, shipmate } from '../helpers/daemon.ts';
-import { measured, until } from '../helpers/wait.ts';
+import { measured } from '../helpers/measured.ts';
+import { until } from '../helpers/wait.ts';
 
 jest.setTimeout(120_000);
 
@@ -13,7 +14,7 @@ beforeAll(async () => {
 afterAll(() => cluster?.stop());
 
 describe('a master that dies', () => {
-  test('by SIGKILL is followed by its twin within TTL + 1 s', async () => {
+  test('by SIGKILL is followed by its twin within TTL + 1 s (timed)', async () => {
     const { master, standby } = await cluster.ready();
     await cluster.underLoad(async () => {
       await cluster.ships();
@@ -82,7 +83,7 @@ async function freezeAndWake(
 }
 
 describe('leaving on purpose', () => {
-  test('on SIGTERM hands over within 300 ms', async () => {
+  test('on SIGTERM hands over within 300 ms (timed)', async () => {
     const { master, standby } = await cluster.ready();
     await cluster.underLoad(async () => {
       await cluster.ships();
@@ -96,7 +97,7 @@ describe('leaving on purpose', () => {
     });
   });
 
-  test('by `shipmate handover`, from either twin’s config, hands over within 300 ms', async () => {
+  test('by `shipmate handover`, from either twin’s config, hands over within 300 ms (timed)', async () => {
     await cluster.underLoad(async () => {
       for (const from of ['master', 'standby'] as const) {
         const twins = await cluster.ready();
@@ -132,7 +133,7 @@ describe('leaving on purpose', () => {
 });
 
 describe('status', () => {
-  test('is at most 500 ms old', async () => {
+  test('is at most 500 ms old (timed)', async () => {
     const { master } = await cluster.ready();
     await cluster.settled();
     const before = await cluster.told();

@@ -9,7 +9,8 @@ import { type Daemon, prepareDaemon } from '../helpers/daemon.ts';
 import { CREATING } from '../helpers/gcs-double-faults.ts';
 import { type GcsDoubleProcess, spawnGcsDouble } from '../helpers/gcs-double-process.ts';
 import { type Mariadb, startMariadb } from '../helpers/mariadb.ts';
-import { measured, measuredShare, until } from '../helpers/wait.ts';
+import { measured, measuredShare } from '../helpers/measured.ts';
+import { until } from '../helpers/wait.ts';
 
 /**
  * A store that is away while the database is written to at full load: most of a minute here, longer by hand:
@@ -53,7 +54,7 @@ afterAll(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-test('costs no memory, and is caught up as fast as any backlog', async () => {
+test('costs no memory, and is caught up as fast as any backlog (timed)', async () => {
   const { daemon, chain } = await shipTo('outage');
   await writeFor(5);
   await reachesEnd(chain);

@@ -1,10 +1,11 @@
 import { rm } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { parseLsn } from '../../src/source/postgres/lsn.ts';
+import { withinLimit } from '../helpers/measured.ts';
 import type { Postgres } from '../helpers/postgres.ts';
 import { type Moment, PostgresPair } from '../helpers/postgres-pair.ts';
 import { TTL_MS } from '../helpers/twins.ts';
-import { until, withinLimit } from '../helpers/wait.ts';
+import { until } from '../helpers/wait.ts';
 
 jest.setTimeout(120_000);
 

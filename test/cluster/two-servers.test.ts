@@ -3,9 +3,10 @@ import type { TwinStatus } from '../../src/core/status.ts';
 import { readBinlogsBelow } from '../helpers/archive.ts';
 import { shipmate } from '../helpers/daemon.ts';
 import { startLoad } from '../helpers/load.ts';
+import { withinLimit } from '../helpers/measured.ts';
 import { STREAM, TTL_MS } from '../helpers/twins.ts';
 import { type Host, TwoServers } from '../helpers/two-servers.ts';
-import { until, withinLimit } from '../helpers/wait.ts';
+import { until } from '../helpers/wait.ts';
 
 jest.setTimeout(120_000);
 

@@ -2,7 +2,8 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import type { LimitsReport } from '../../src/cli/limits-text.ts';
 import { BandwidthRun } from '../helpers/bandwidth-run.ts';
 import { shipmate } from '../helpers/daemon.ts';
-import { measured, measuredShare, until } from '../helpers/wait.ts';
+import { measured, measuredShare } from '../helpers/measured.ts';
+import { until } from '../helpers/wait.ts';
 
 const MIB = 1024 * 1024;
 
@@ -19,7 +20,7 @@ beforeAll(async () => {
 });
 afterAll(() => run?.stop());
 
-test('a copy in class slow has its rate beside log shipping, which it does not hold up, and the link when that is idle', async () => {
+test('a copy in class slow has its rate beside log shipping, which it does not hold up, and the link when that is idle (timed)', async () => {
   const { lagMaxMs, slow, lentAfterMs, copiedMib } = await run.run();
   expect(copiedMib).toBe(40);
   measured('the longest lag of a log that is written meanwhile', lagMaxMs, 1_000);
@@ -31,7 +32,8 @@ test('a copy in class slow has its rate beside log shipping, which it does not h
   measured('until what log shipping leaves unused is lent', lentAfterMs, 1_000);
 }, 120_000);
 
-test('limits are changed while the daemon runs, and refused with the reason and the time where they do not fit', async () => {
+// On the daemon of that run.
+test('limits are changed while the daemon runs, and refused with the reason and the time where they do not fit (timed)', async () => {
   const { configFile } = run.daemon;
   const link = async () => {
     const metrics = await (await fetch(`${run.daemon.url}/metrics`)).text();

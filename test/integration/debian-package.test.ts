@@ -5,7 +5,8 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { buildPackage, laterPackage, type PackagedHost, PackagedPair } from '../helpers/debian-pair.ts';
 import { DebianTree, succeeded } from '../helpers/debian-tree.ts';
 import { startLoad } from '../helpers/load.ts';
-import { until, withinLimit } from '../helpers/wait.ts';
+import { withinLimit } from '../helpers/measured.ts';
+import { until } from '../helpers/wait.ts';
 
 // The package's life on two hosts, each a fresh Debian that a real systemd has booted: the tests come after one another.
 

@@ -10,8 +10,9 @@ import { ShipmateError } from '../../src/errors.ts';
 import { cursorAt } from '../contract/coordination.contract.ts';
 import { makeCertificates } from '../helpers/certificates.ts';
 import { type Etcd, startEtcd } from '../helpers/etcd.ts';
+import { withinLimit } from '../helpers/measured.ts';
 import { recordedLog } from '../helpers/recorded-log.ts';
-import { until, withinLimit } from '../helpers/wait.ts';
+import { until } from '../helpers/wait.ts';
 
 const never = new AbortController().signal;
 

@@ -11,8 +11,9 @@ import { openEtcd } from '../../src/coordination/etcd.ts';
 import { Deposed } from '../../src/errors.ts';
 import { cursorAt, twinOf } from '../contract/coordination.contract.ts';
 import { type Etcd, startEtcd } from '../helpers/etcd.ts';
+import { measured } from '../helpers/measured.ts';
 import { recordedLog } from '../helpers/recorded-log.ts';
-import { measured, until } from '../helpers/wait.ts';
+import { until } from '../helpers/wait.ts';
 
 const TTL_MS = 1_000;
 const never = new AbortController().signal;
@@ -115,7 +116,7 @@ describe('at most one leads', () => {
   });
 });
 
-describe('a take-over', () => {
+describe('a take-over (timed)', () => {
   test('after SIGKILL comes within the TTL and a second, and at once when etcd drops the lease', async () => {
     const killed = startCandidate('a');
     await killed.told('saved');
@@ -234,7 +235,7 @@ describe('what stands in etcd', () => {
   });
 });
 
-test('the lease lives while the process compresses on every thread and its event loop stalls', async () => {
+test('the lease lives while the process compresses on every thread and its event loop stalls (timed)', async () => {
   const ttlMs = 2_000;
   const leadership = await (await open('a', ttlMs)).elector('orders').campaign(never);
   const input = Buffer.alloc(8 << 20, Buffer.from(Array.from({ length: 65_521 }, () => Math.random() * 256)));

@@ -5,9 +5,10 @@ import { type EtcdOptions, openEtcd } from '../../src/coordination/etcd.ts';
 import { Deposed } from '../../src/errors.ts';
 import { cursorAt, twinOf } from '../contract/coordination.contract.ts';
 import { type Etcd, type EtcdNode, startEtcd } from '../helpers/etcd.ts';
+import { measured } from '../helpers/measured.ts';
 import { type Proxy as NetworkProxy, startProxy } from '../helpers/proxy.ts';
 import { recordedLog } from '../helpers/recorded-log.ts';
-import { measured, until } from '../helpers/wait.ts';
+import { until } from '../helpers/wait.ts';
 
 const TTL_MS = 2_000;
 const never = new AbortController().signal;
@@ -43,7 +44,7 @@ async function unconfirmed(leadership: Leadership): Promise<number> {
   return performance.now();
 }
 
-describe('one of three nodes lost', () => {
+describe('one of three nodes lost (timed)', () => {
   const LEASE_MS = 3_000;
   let etcd: Etcd;
   beforeAll(async () => {
@@ -86,7 +87,7 @@ describe('one of three nodes lost', () => {
   });
 });
 
-describe('cut off from etcd', () => {
+describe('cut off from etcd (timed)', () => {
   let etcd: Etcd;
   let proxy: NetworkProxy;
   beforeAll(async () => {

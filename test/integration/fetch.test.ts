@@ -13,9 +13,10 @@ import { openFileStore } from '../../src/store/file.ts';
 import { checkoutForServers } from '../helpers/checkout.ts';
 import { type Outcome, shipmate } from '../helpers/daemon.ts';
 import { Installation } from '../helpers/launcher.ts';
+import { measured } from '../helpers/measured.ts';
 import { type Postgres, serverFolder, serverUser, startPostgres } from '../helpers/postgres.ts';
 import { createArchive, shipTerm } from '../helpers/shipped-archive.ts';
-import { measured, until } from '../helpers/wait.ts';
+import { until } from '../helpers/wait.ts';
 
 jest.setTimeout(70_000);
 
@@ -193,7 +194,7 @@ async function takeAll(folder: string, then = ''): Promise<{ code: number; stder
 }
 
 describe('reading ahead', () => {
-  test('hands most segments over without Node, all of them right; a segment beyond the head is answered at once; nothing stays', () =>
+  test('hands most segments over without Node, all of them right; a segment beyond the head is answered at once; nothing stays (timed)', () =>
     inFolder(async (folder) => {
       await mkdir(join(folder, 'cache'));
       const before = await installation.starts();

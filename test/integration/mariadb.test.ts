@@ -9,7 +9,8 @@ import type { LogSlice } from '../../src/source/source.ts';
 import { endOf, Shipping } from '../contract/source-shipping.ts';
 import { asShipped } from '../helpers/binlog.ts';
 import { type Mariadb, startMariadb } from '../helpers/mariadb.ts';
-import { measured, until } from '../helpers/wait.ts';
+import { measured } from '../helpers/measured.ts';
+import { until } from '../helpers/wait.ts';
 
 const log = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -157,7 +158,7 @@ describe('the binlogs of a real MariaDB', () => {
     }
   });
 
-  test('a commit is there to ship within milliseconds', async () => {
+  test('a commit is there to ship within milliseconds (timed)', async () => {
     const stop = new AbortController();
     let id = '';
     let seen = () => {};
