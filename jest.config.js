@@ -1,8 +1,9 @@
-/** Test files run beside each other, but for those that measure times: they take turns (`test:timed` in package.json). */
+/** Tests run beside each other, but for those that measure times: they take turns (`test:timed` in package.json). */
 export default {
   testEnvironment: 'node',
   extensionsToTreatAsEsm: ['.ts'],
   testMatch: ['<rootDir>/test/{unit,contract,integration,cluster,chaos}/**/*.test.ts'],
+  testSequencer: '<rootDir>/test/longest-first.js',
   transform: {
     '^.+\\.ts$': [
       '@swc/jest',
