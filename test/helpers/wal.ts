@@ -110,11 +110,6 @@ export class Wal {
     return this.record({ manager: MANAGER.heap, info: 0, main: filling(bytes) });
   }
 
-  /** Changes until the given LSN is passed, at most a page each. */
-  fillTo(lsn: bigint): void {
-    while (this.end < lsn) this.change(Number(lsn - this.end > 4000n ? 4000n : 40n));
-  }
-
   /** Ends the segment: its rest is zeros. */
   switch(): Placed {
     const placed = this.record({ manager: MANAGER.xlog, info: XLOG.switch, main: Buffer.alloc(0) });
