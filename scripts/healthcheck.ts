@@ -1,3 +1,4 @@
+import { adminUrl } from '../src/admin-url.ts';
 import { DEFAULT_CONFIG_FILE } from '../src/cli/config-file.ts';
 import { loadConfig } from '../src/config.ts';
 import { messageOf } from '../src/errors.ts';
@@ -10,12 +11,7 @@ async function problem(): Promise<string | null> {
   const { admin } = await loadConfig(process.env.SHIPMATE_CONFIG || DEFAULT_CONFIG_FILE, { lazy: true });
   if (!admin?.port)
     return 'admin.listen names no port that could be asked: set one, or run the container with --no-healthcheck';
-  const host =
-    new Map([
-      ['0.0.0.0', '127.0.0.1'],
-      ['::', '::1'],
-    ]).get(admin.host) ?? admin.host;
-  const url = `http://${host.includes(':') ? `[${host}]` : host}:${admin.port}/healthz`;
+  const url = `${adminUrl({ admin })}/healthz`;
   const { ok, status } = await fetch(url, { signal: AbortSignal.timeout(ANSWER_MS) });
   return ok ? null : `${url} answers ${status}`;
 }

@@ -30,7 +30,11 @@ const ENVIRONMENT: readonly Entry[] = [
     'SHIPMATE_LOG_LEVEL',
     'debug, info (the default), warn or error: what the daemon logs. With debug an error also says where it comes from.',
   ],
-  ['NAME', 'Any variable that the config names, as $NAME in braces: passwords belong there.'],
+  ['SHIPMATE_LOG_FORMAT', 'json, text or journal: how. By default what suits whoever reads it.'],
+  [
+    'NAME, NAME_FILE',
+    'Any variable that the config names, as $NAME in braces, or a file whose first line is its value: passwords belong there.',
+  ],
   ['NO_COLOR, FORCE_COLOR', 'Colour never, or also where the output is no terminal.'],
   ['XDG_CACHE_HOME', 'Where compiled code and what “fetch” reads ahead are kept; by default ~/.cache.'],
   ['GOOGLE_APPLICATION_CREDENTIALS', 'Credentials of Google Cloud Storage, where the store has no keyFile.'],

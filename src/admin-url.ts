@@ -2,7 +2,7 @@ import type { Config } from './config.ts';
 import { UsageError } from './errors.ts';
 
 /** Where the daemon of this host is asked: `http://127.0.0.1:9187`. Throws UsageError where the config does not say. */
-export function adminUrl({ admin }: Config): string {
+export function adminUrl({ admin }: Pick<Config, 'admin'>): string {
   if (admin === null || admin.port === 0) {
     throw new UsageError(
       'the config does not say where the daemon can be asked',

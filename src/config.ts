@@ -275,8 +275,9 @@ function named<T>(all: Readonly<Record<string, T>>, name: string, what: string):
 }
 
 /**
- * Digest of what the twins of a stream must agree on: where its primary is, the promoted one's where one was. What belongs to a host, such as the source's paths,
- * is not in it, and later keys are in it only where they are used, so that a digest outlives an upgrade.
+ * Digest of what the twins of a stream must agree on: where its primary is, the promoted one's where one was. What belongs
+ * to a host, such as the source's paths, is not in it, and later keys are in it only where they are used, so that a digest
+ * outlives an upgrade.
  */
 export function sharedDigest(config: Config, stream: StreamConfig, primary = stream.plan.primary): string {
   const agreed = { primary: { name: primary, ...placeOf(storeOf(config, primary)) } };

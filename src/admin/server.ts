@@ -58,7 +58,7 @@ interface Reply {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** Serves /metrics, /healthz, /readyz, /api/v1/status, what `push` asks, and a page. Throws a fatal ShipmateError if it can't listen. */
+/** Serves /metrics, /healthz, /readyz, /api/v1/status, what `push` asks, and a page. Throws ADMIN_LISTEN if it can't. */
 export async function startAdmin({ host, port, view, log }: AdminOptions): Promise<AdminServer> {
   const server = createServer((request, response) => {
     answer(request, view)

@@ -15,9 +15,9 @@ export interface PatienceOptions {
 }
 
 /**
- * A store whose reads and deletions ask again when something fails that may pass: a walk of many reads gets through a store that fails
- * every other one, and a restore of hours outlives a hiccup. A read that breaks off half-way is begun again: bodies are
- * handed out whole.
+ * A store whose reads and deletions ask again when something fails that may pass: a walk of many reads gets through a store
+ * that fails every other one, and a restore of hours outlives a hiccup. A read that breaks off half-way is begun again:
+ * bodies are handed out whole.
  */
 export function patient(store: ObjectStore, options: PatienceOptions): ObjectStore {
   const { signal, attempts, onFailure, onSlow } = options;

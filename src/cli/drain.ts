@@ -18,8 +18,8 @@ const ASK_MS = 5_000;
 export function defineDrain(command: Command): void {
   addHelp(command, {
     notes: [
-      'For what stops a database and its daemon together, such as a pod: it keeps the daemon from being stopped until the',
-      'database has written its last, and that is shipped. The daemon that is stopped then hands over at once.',
+      'For what stops a database and its daemon together, such as a pod: it keeps the daemon from being stopped until the ' +
+        'database has written its last, and that is shipped. The daemon that is stopped then hands over at once.',
     ],
     examples: ['shipmate drain', 'shipmate drain --within 60'],
   });

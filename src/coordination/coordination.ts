@@ -12,7 +12,7 @@ export interface Cursor {
   /** SHA-256 of the header at that place. */
   readonly digest: string;
   readonly position: Position | null;
-  /** Up to which object as many stores hold the chain as the plan's `ack` asks for; absent: it asks for the primary alone. */
+  /** Up to which object as many stores as the plan's `ack` asks for hold the chain; absent: it asks for the primary alone. */
   readonly acknowledged?: Place | null;
   /** Wall clock of the save, RFC 3339. */
   readonly time: string;
@@ -143,7 +143,7 @@ export interface LimitsBoard {
 }
 
 export interface TwinBoard {
-  /** Under the node's lease; gone when the daemon is. Throws a fatal ShipmateError `NODE_NAME_TAKEN` if another live daemon has this node's name. */
+  /** Under the node's lease; gone when the daemon is. Throws NODE_NAME_TAKEN if another live daemon has this node's name. */
   publish(twin: Twin): Promise<void>;
   read(): Promise<Twin[]>;
 }

@@ -107,7 +107,7 @@ const READ_BYTES = 1 << 20;
 const START_BYTES = 64;
 const CREATE_OR_OPEN = constants.O_RDWR | constants.O_CREAT;
 
-/** How many of the segment's first pieces the file holds, by their witnesses. One that was cut, or encrypted, can't be proven so. */
+/** How many of the segment's first pieces the file holds, by their witnesses. What was cut, or encrypted, can't be proven so. */
 async function provenPieces(path: string, segment: PlannedSegment, progress: Progress): Promise<number> {
   const { pieces } = segment;
   const handle = await open(path, 'r');

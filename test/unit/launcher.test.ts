@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
@@ -42,6 +42,20 @@ describe('fetch: nothing that goes wrong looks to PostgreSQL like the end of the
     await rm(join(dir, 'node_modules'), { recursive: true });
     expect(await installation.run(FETCH, { PATH: '/usr/bin:/bin' })).toMatchObject({ code: 126 });
   });
+});
+
+test.each([
+  ['v24.10.9', 2],
+  ['v22.99.0', 2],
+  ['nonsense', 2],
+  ['v24.11.0', 0],
+  ['v25.0.0', 0],
+])('a Node on the PATH that calls itself %s: %i', async (version, code) => {
+  const installation = await Installation.in(dir);
+  await rm(join(dir, 'node_modules'), { recursive: true });
+  const node = `#!/bin/sh\n[ "$1" = --version ] && echo ${version}\nexit 0\n`;
+  await writeFile(join(dir, 'node'), node, { mode: 0o755 });
+  expect(await installation.run('"$SHIPMATE" ls', { PATH: `${dir}:/usr/bin:/bin` })).toMatchObject({ code });
 });
 
 test('any other command ends as Node does', async () => {
