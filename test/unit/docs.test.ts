@@ -121,14 +121,16 @@ describe('the documentation', () => {
   });
 });
 
-test('docs/dependencies.md says why each package is there', async () => {
-  const {
-    dependencies,
-    devDependencies,
-  }: Record<string, Record<string, string>> = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'));
+test('docs/dependencies.md says why each package is there, and in which version', async () => {
+  const { dependencies, devDependencies } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'));
   const said = await readFile(join(ROOT, 'docs/dependencies.md'), 'utf8');
-  const packages = Object.keys({ ...dependencies, ...devDependencies }).filter((name) => !name.startsWith('@types/'));
-  expect(packages.filter((name) => !said.includes(name))).toEqual([]);
+  const packages: [string, string][] = Object.entries({ ...dependencies, ...devDependencies });
+  const isOther = ([name, version]: [string, string]) =>
+    [...said.matchAll(new RegExp(`(?<![\\w-])${name}\\s(\\d+\\.\\d+\\.\\d+)`, 'g'))].some(
+      ([, given]) => given !== version,
+    );
+  expect(packages.filter(([name]) => !name.startsWith('@types/') && !said.includes(name))).toEqual([]);
+  expect(packages.filter(isOther)).toEqual([]);
 });
 
 describe('what is looked for in the documentation is found', () => {
