@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
-import { interpolate, missingProblem, withoutMissing } from './config/environment.ts';
+import { interpolate, missingProblem, unreadableFile, withoutMissing } from './config/environment.ts';
 import { type Path, type Problem, problemsOf, YamlText } from './config/problems.ts';
 import { fixedProblems } from './config/reload.ts';
 import {
@@ -86,7 +86,7 @@ export interface ReadOptions {
   readonly environment?: NodeJS.ProcessEnv;
   /**
    * Lets environment variables be missing until the part of the config that needs one is read: for commands that open
-   * one store, or etcd alone. Reading such a part throws UsageError.
+   * one store, or etcd alone. Reading such a part throws a ShipmateError.
    */
   readonly lazy?: boolean;
   /** The config of a daemon that is to go on with this one: what can't change under it is refused. */
@@ -95,17 +95,17 @@ export interface ReadOptions {
 
 export type { ClassName, EtcdConfig, SourceConfig, StoreConfig } from './config/schema.ts';
 
-/** Reads and checks a config file. Throws UsageError. */
+/** Reads and checks a config file. Throws UsageError; another ShipmateError where only a file that sets a variable can't be read. */
 export async function loadConfig(file: string, options: ReadOptions = {}): Promise<Config> {
   return parseConfig(await textOf(file), { ...options, file });
 }
 
-/** The first line of a password file, read when it is needed. Throws UsageError. */
+/** The first line of a password file, read when it is needed. Throws a ShipmateError. */
 export async function readPassword(file: string): Promise<string> {
   try {
     return (await readFile(file, 'utf8')).split(/\r?\n/, 1)[0] ?? '';
   } catch (error) {
-    throw new UsageError(`password file ${file} can't be read: ${messageOf(error)}`, 'check its path and its rights');
+    throw unreadableFile(`password file ${file} can't be read: ${messageOf(error)}`);
   }
 }
 
@@ -123,7 +123,7 @@ async function textOf(file: string): Promise<string> {
   }
 }
 
-/** `file` is for messages only. Throws UsageError. */
+/** `file` is for messages only. Throws as `loadConfig` does. */
 export function parseConfig(
   text: string,
   { file, environment = process.env, lazy = false, running }: ReadOptions & { readonly file: string },
@@ -133,7 +133,9 @@ export function parseConfig(
   const refuse = (found: readonly Problem[]) => {
     if (found.length > 0) throw yaml.error(found);
   };
-  refuse([...problems, ...(lazy ? [] : missing.map(missingProblem))]);
+  const unset = missing.filter(({ unreadable }) => unreadable === undefined);
+  refuse([...problems, ...(lazy ? [] : unset.map(missingProblem))]);
+  if (!lazy && missing.length > 0) throw unreadableFile(yaml.error(missing.map(missingProblem)).message);
   const parts = withoutMissing(value, missing);
   refuse(parts.problems);
 

@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import type { Command } from 'commander';
 import { stringify } from 'yaml';
 import { type Config, parseConfig } from '../config.ts';
-import { codeOf, messageOf, UsageError } from '../errors.ts';
+import { codeOf, messageOf, ShipmateError, UsageError } from '../errors.ts';
 import { type Accounts, currentUser, readAccounts } from '../setup/accounts.ts';
 import { type Database, databaseIn, findDatabases } from '../setup/databases.ts';
 import { joinConfig } from '../setup/join.ts';
@@ -119,7 +119,7 @@ function known<T>(read: () => T): T | null {
   try {
     return read();
   } catch (error) {
-    if (error instanceof UsageError) return null;
+    if (error instanceof ShipmateError) return null;
     throw error;
   }
 }

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { messageOf, UsageError } from '../errors.ts';
+import { messageOf, ShipmateError, UsageError } from '../errors.ts';
 import { type Path, type Problem, pathText } from './problems.ts';
 
 /** An environment variable that the file asks for and that has no value. */
@@ -101,9 +101,15 @@ const PARTS: readonly Part[] = [
 
 const scheme = (source: object) => ('type' in source && source.type === 'postgres' ? 'postgresql' : 'mariadb');
 
+const CHECK_FILE = 'check its path and its rights';
+
+/** Of a file that holds a secret. The config is not wrong for that: at boot the file may come late, and a new start finds it. */
+export const unreadableFile = (message: string) =>
+  new ShipmateError(message, { code: 'SECRET_FILE_UNREADABLE', hint: CHECK_FILE });
+
 export function missingProblem({ path, variable, unreadable }: Missing): Problem {
   if (unreadable !== undefined) {
-    return { path, message: `${variable}_FILE can't be read: ${unreadable}`, hint: 'check its path and its rights' };
+    return { path, message: `${variable}_FILE can't be read: ${unreadable}`, hint: CHECK_FILE };
   }
   return {
     path,
@@ -142,7 +148,8 @@ export function withoutMissing(file: unknown, missing: readonly Missing[]) {
 
 function raise(missing: Missing): never {
   const { message, hint } = missingProblem(missing);
-  throw new UsageError(`${pathText(missing.path)}: ${message}`, hint);
+  const told = `${pathText(missing.path)}: ${message}`;
+  throw missing.unreadable === undefined ? new UsageError(told, hint) : unreadableFile(told);
 }
 
 function define(root: unknown, path: Path, property: (parent: object) => PropertyDescriptor): void {

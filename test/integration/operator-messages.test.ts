@@ -156,6 +156,17 @@ describe("etcd's certificate", () => {
   });
 });
 
+test('a file of a password that comes late: the daemon is started again, and finds it', async () => {
+  const passwordFile = join(dir, 'late-password');
+  const etcd = { endpoints: ['http://127.0.0.1:1'], username: 'shipmate', passwordFile };
+  const { supervisor } = await run({ name: 'late', config: { coordination: { etcd } } });
+  await supervisor.logs(/^error: password file .*late-password can't be read: ENOENT/);
+  await until('it was started again', () => supervisor.ended.length > 1, { withinMs: 120_000 });
+  expect(supervisor.ended[0]).toEqual({ result: 'exit-code', code: 1 });
+  await writeFile(passwordFile, 'secret\n');
+  await supervisor.ready();
+});
+
 test('a config that is wrong from the start: the daemon ends, and is not started again', async () => {
   const { supervisor } = await run({ name: 'wrong', config: { stoers: {} } });
   await supervisor.logs(/^hint: did you mean "stores"\?$/);

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { parseConfig } from '../../src/config.ts';
+import { UsageError } from '../../src/errors.ts';
 
 let dir: string;
 let file: string;
@@ -40,4 +41,12 @@ test('a file that is not there is named with the place that needs it, and stops 
   const lazy = parseConfig(CONFIG, { file: 'shipmate.yaml', environment, lazy: true });
   expect(lazy.stores.main).toMatchObject({ path: '/mnt/backup' });
   expect(() => url(environment, true)).toThrow(message);
+});
+
+test('a file that is not there does not make the config wrong, as all else that is missing does', () => {
+  const environment = { PASSWORD_FILE: join(dir, 'absent') };
+  for (const lazy of [false, true]) {
+    expect(() => url(environment, lazy)).not.toThrow(UsageError);
+    expect(() => url({}, lazy)).toThrow(UsageError);
+  }
 });
