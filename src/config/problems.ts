@@ -40,8 +40,18 @@ export class YamlText {
     );
   }
 
+  /** Throws UsageError where an alias can't be followed. What it is called is not repeated: it may be an unquoted password. */
   value(): unknown {
-    return this.#document.toJS();
+    try {
+      const value: unknown = this.#document.toJS();
+      JSON.stringify(value); // fails where something is inside itself
+      return value;
+    } catch {
+      throw new UsageError(
+        `${this.#file}: not valid YAML: an alias ("*" and a name) has no anchor ("&") before it, or is inside of what it names`,
+        'put quotes around a text that begins with "*"',
+      );
+    }
   }
 
   /** One error for all problems: the first few in its message, the first one's hint. */

@@ -310,7 +310,12 @@ describe('what is wrong is named, with its line', () => {
     ['no YAML', 'a: [', 'not valid YAML'],
     ['a key twice', 'cluster: a\ncluster: b\n', 'line 2, column 1: not valid YAML: Map keys must be unique'],
     ['nothing', '', 'must be a map'],
-  ])('%s', (_, text, why) => expect(refusal(text).message).toContain(why));
+    ['an alias of nothing', 'cluster: *unquoted', 'an alias ("*" and a name) has no anchor'],
+    ['something inside itself', 'cluster: &all [*all]', 'is inside of what it names'],
+  ])('%s', (_, text, why) => {
+    expect(refusal(text).message).toContain(why);
+    expect(refusal(text).message).not.toContain('unquoted');
+  });
 });
 
 describe('a PostgreSQL server', () => {
