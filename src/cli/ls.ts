@@ -8,6 +8,7 @@ import type { Listing, PointInLog } from '../restore/listing.ts';
 import type { TermSummary } from '../restore/reading.ts';
 import { timeText } from '../restore/until.ts';
 import { readArchives } from './archives.ts';
+import { conclude } from './conclude.ts';
 import { addHelp } from './help.ts';
 import { type Style, styled, type TableOptions, table } from './table.ts';
 import { print, printable, printJson, viewOf } from './terminal.ts';
@@ -31,18 +32,29 @@ export function defineLs(command: Command): void {
       const archives = await readArchives(command);
       const { listArchive } = await import('../restore/listing.ts');
       const listings: Listing[] = [];
+      const failures: unknown[] = [];
       for (const stream of archives.streams(name)) {
-        listings.push(await listArchive((await archives.open(stream, store)).archive, archives.progress));
+        try {
+          listings.push(await listArchive((await archives.open(stream, store)).archive, archives.progress));
+        } catch (error) {
+          failures.push(error); // the other streams are listed all the same
+        }
       }
       if (json) printJson({ streams: listings.map(listingJson) });
-      else print(listings.map((listing) => listingText(listing, viewOf())).join('\n\n'));
-      const broken = listings.filter(({ hole }) => hole !== null);
-      if (broken.length === 0) return;
-      throw new ArchiveNotWhole(
-        `objects are missing in the archive of ${broken.map(({ stream }) => stream).join(', ')}: what follows them is not listed`,
-        'run "shipmate verify"',
-      );
+      else if (listings.length > 0) print(listings.map((listing) => listingText(listing, viewOf())).join('\n\n'));
+      conclude([...failures, ...notWhole(listings)]);
     });
+}
+
+function notWhole(listings: readonly Listing[]): ArchiveNotWhole[] {
+  const broken = listings.filter(({ hole }) => hole !== null);
+  if (broken.length === 0) return [];
+  return [
+    new ArchiveNotWhole(
+      `objects are missing in the archive of ${broken.map(({ stream }) => stream).join(', ')}: what follows them is not listed`,
+      'run "shipmate verify"',
+    ),
+  ];
 }
 
 /** For a terminal: what can be restored, what breaks the log, then the terms. No line is longer than `width`. */

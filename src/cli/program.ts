@@ -5,6 +5,7 @@ import { DEFAULT_CONFIG_FILE } from './config-file.ts';
 
 /** The program with every command; of those that `isWanted` names the options too, since loading them takes time. */
 export async function buildProgram(isWanted: (name: string) => boolean): Promise<Command> {
+  if (process.env.SHIPMATE_CONFIG === '') delete process.env.SHIPMATE_CONFIG; // to the launcher, too, that is as if unset
   const program = new Command('shipmate')
     .description("Ships a database's log to object storage while it is written, from two hosts at once.")
     .version(version, '--version', 'print the version')

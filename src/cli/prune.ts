@@ -7,10 +7,11 @@ import { bytesText, countText } from '../core/format.ts';
 import { nearestHint } from '../core/nearest.ts';
 import { positionText } from '../core/position.ts';
 import type { Keep } from '../core/retention.ts';
-import { ArchiveNotWhole, messageOf, ShipmateError, UsageError } from '../errors.ts';
+import { messageOf, ShipmateError, UsageError } from '../errors.ts';
 import { type Archives, readArchives } from './archives.ts';
+import { conclude } from './conclude.ts';
 import { addHelp } from './help.ts';
-import { print, printable, printJson, tellError } from './terminal.ts';
+import { print, printable, printJson } from './terminal.ts';
 
 interface Options {
   keepAge?: number;
@@ -94,13 +95,6 @@ async function carryOut(command: Command, name: string | undefined, options: Opt
   else if (isLook && !options.dryRun) print('nothing was deleted: on a terminal that takes --yes');
   const denied = reports.flatMap(({ stores }) => stores).filter(({ refused }) => refused.denied > 0);
   conclude([...failures, ...denied.map(deniedError)]);
-}
-
-/** Throws what decides the exit code. */
-function conclude(failures: readonly unknown[]): void {
-  const worst = failures.find((error) => error instanceof ArchiveNotWhole) ?? failures[0];
-  for (const error of failures) if (error !== worst) tellError(error);
-  if (worst !== undefined) throw worst;
 }
 
 interface ToPrune {

@@ -6,8 +6,9 @@ import { ArchiveNotWhole, UsageError } from '../errors.ts';
 import { timeText } from '../restore/until.ts';
 import type { Verification } from '../restore/verify.ts';
 import { readArchives } from './archives.ts';
+import { conclude } from './conclude.ts';
 import { addHelp } from './help.ts';
-import { print, printable, printJson, tellError } from './terminal.ts';
+import { print, printable, printJson } from './terminal.ts';
 
 interface Options {
   deep?: boolean;
@@ -55,22 +56,20 @@ export function defineVerify(command: Command): void {
         }
       }
       if (json) printJson({ streams: reports.map(reportJson) });
-      conclude(reports, failures);
+      conclude([...failures, ...notWhole(reports)]);
     });
 }
 
-/** Throws what decides the exit code: that an archive is not whole weighs more than that one could not be read. */
-function conclude(reports: readonly Verification[], failures: readonly unknown[]): void {
+function notWhole(reports: readonly Verification[]): ArchiveNotWhole[] {
   const broken = reports.filter(({ faults }) => faults.length > 0);
-  const worst = failures.find((error) => error instanceof ArchiveNotWhole) ?? (broken.length > 0 ? null : failures[0]);
-  for (const error of failures) if (error !== worst) tellError(error);
-  if (worst !== undefined && worst !== null) throw worst;
-  if (broken.length === 0) return;
+  if (broken.length === 0) return [];
   const faults = broken.reduce((sum, report) => sum + report.faults.length, 0);
-  throw new ArchiveNotWhole(
-    `${countText(faults, 'fault')} in the archive of ${broken.map(({ stream }) => stream).join(', ')}`,
-    'mend it from a copy with "shipmate repair"; docs/restore.md says what can be restored without what is missing',
-  );
+  return [
+    new ArchiveNotWhole(
+      `${countText(faults, 'fault')} in the archive of ${broken.map(({ stream }) => stream).join(', ')}`,
+      'mend it from a copy with "shipmate repair"; docs/restore.md says what can be restored without what is missing',
+    ),
+  ];
 }
 
 /** The report for a terminal; `identity` is the file that was given. Faults and warnings one a line, each with its object's key. */

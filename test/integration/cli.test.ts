@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { parse, stringify } from 'yaml';
 import { SHIPMATE } from '../helpers/daemon.ts';
@@ -89,6 +89,7 @@ describe('a wrong config ends with 2, and names the place', () => {
 
   test('the default file, when nothing names another', async () => {
     expectComplaint(await shipmate(['status']), '/etc/shipmate/shipmate.yaml');
+    expectComplaint(await shipmate(['status'], { SHIPMATE_CONFIG: '' }), '/etc/shipmate/shipmate.yaml');
   });
 
   test('the file that $SHIPMATE_CONFIG names, unless -c names another', async () => {
@@ -212,6 +213,16 @@ describe('what only prints', () => {
     await once(child, 'close');
     expect(['0\n', '141\n']).toContain(said); // 0 where everything was written before the reader left
   });
+});
+
+test('ls tells of every stream that it can read, and of those that it can not', async () => {
+  const stores = { main: { type: 'file', path: resolve('test/fixtures/archive-v1/mariadb') } };
+  const { orders } = solo().streams;
+  const config = await configFile(solo({ stores, streams: { billing: orders, orders } }));
+  const listed = await shipmate(['ls', '--json', '-c', config]);
+  expect(JSON.parse(listed.stdout).streams).toMatchObject([{ stream: 'orders' }]);
+  expect(listed.code).toBe(1);
+  expectComplaint(listed, /store main holds no archive of stream billing/);
 });
 
 test.each(['accept-gap', 'accept-fork'])('%s does not act unasked where there is nobody to ask', async (command) => {
