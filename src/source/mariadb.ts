@@ -5,7 +5,7 @@ import { Binlogs, type Lineage } from './mariadb/binlogs.ts';
 import { errantBeyond } from './mariadb/errant.ts';
 import { Branches } from './mariadb/fork.ts';
 import { type Flavour, gtidStateFor, isPlace } from './mariadb/gtid.ts';
-import { inspectBinlogs, writerOf } from './mariadb/inspect.ts';
+import { inspectBinlogs, newestOf } from './mariadb/inspect.ts';
 import { askRetention, inspectServer } from './mariadb/inspect-server.ts';
 import { locate } from './mariadb/locate.ts';
 import { LogIndex } from './mariadb/log-index.ts';
@@ -156,8 +156,7 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
       const findings = await inspectBinlogs(binlogs);
       if (url === undefined) return findings;
       const backlog = from === undefined ? null : await measureFrom(from).catch(() => null);
-      const writtenBy = await writerOf(binlogs);
-      return [...findings, ...(await inspectServer({ url, flavour, backlog, writtenBy }))];
+      return [...findings, ...(await inspectServer({ url, flavour, backlog, newest: () => newestOf(binlogs) }))];
     },
 
     ...(url !== undefined && { retention: () => askRetention(url, flavour) }),

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { openMariadbSource } from '../../src/source/mariadb.ts';
 import type { LogSource } from '../../src/source/source.ts';
@@ -138,6 +141,33 @@ describe('an operator is told, with what to run,', () => {
         'never to an address',
       ),
     ]);
+  });
+
+  test('that the server writes its binlogs elsewhere since it was restarted', async () => {
+    const elsewhere = mkdtempSync(join(tmpdir(), 'shipmate-log-bin-'));
+    const server = await startMariadb({ serverId: 13 });
+    try {
+      const source = open(server);
+      const told = async () =>
+        (await source.inspect()).filter(({ message }) => message.includes('nothing new is shipped'));
+      for (let i = 0; i < 3; i++) {
+        await server.query('FLUSH BINARY LOGS');
+        expect(await told()).toEqual([]);
+      }
+      await server.shutDown();
+      await server.restart({ args: [`--log-bin=${elsewhere}/binlog`] });
+      expect(await told()).toMatchObject([
+        {
+          level: 'error',
+          message:
+            'the server writes binlog.000001 now, but the newest binlog here is binlog.000004: nothing new is shipped',
+          hint: expect.stringContaining('log_bin'),
+        },
+      ]);
+    } finally {
+      await server.stop();
+      rmSync(elsewhere, { recursive: true });
+    }
   });
 
   test('which rights the user of "url:" lacks', async () => {

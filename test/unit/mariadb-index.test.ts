@@ -41,6 +41,16 @@ describe('the index of binlogs', () => {
     expect((await named.locate(null)).at).toMatchObject({ segment: 'old.000001' });
   });
 
+  test('that comes beside it later is told: the server may write there now, and the log here stand still', async () => {
+    await bench.shipping.ship(bench.source);
+    writeFileSync(join(bench.binlogs.dir, 'renamed.000001'), readFileSync(bench.binlogs.newest));
+    writeFileSync(join(bench.binlogs.dir, 'renamed.index'), './renamed.000001\n');
+    expect(await bench.source.inspect()).toMatchObject([
+      { level: 'error', message: expect.stringContaining('several') },
+    ]);
+    expect(await bench.open({ index: 'binlog.index' }).inspect()).toMatchObject([{ level: 'ok' }, { level: 'ok' }]);
+  });
+
   test('missing, or the directory unreadable, is an error that passes', async () => {
     rmSync(bench.binlogs.index);
     const ending = bench.follow();

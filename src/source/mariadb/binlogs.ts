@@ -134,6 +134,11 @@ export class Binlogs {
     return this.#index;
   }
 
+  /** Throws where another index came beside the one that is read: the server may list its binlogs there now. */
+  async demandOneIndex(): Promise<void> {
+    await findIndex(this.dir, this.#options.index);
+  }
+
   /** The log as last looked at. */
   get current(): Lineage {
     return this.#lineage;

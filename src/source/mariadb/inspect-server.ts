@@ -2,6 +2,8 @@ import { redact } from '../../core/log.ts';
 import { codeOf, messageOf } from '../../errors.ts';
 import type { Backlog, Finding, Retention } from '../source.ts';
 import type { Flavour } from './gtid.ts';
+import { binlogNumber } from './index-file.ts';
+import type { Newest } from './inspect.ts';
 import { replicationFindings } from './inspect-replication.ts';
 import { askServer, isOn, type ServerFacts } from './server-facts.ts';
 
@@ -15,12 +17,13 @@ export interface InspectOptions {
   readonly flavour: Flavour;
   /** What this twin would still have to ship if it took over now; null: not known. */
   readonly backlog: Backlog | null;
-  /** The origin of the newest binlog: `mariadb-1`; null: not known. */
-  readonly writtenBy: string | null;
+  /** The newest binlog here, whenever it is asked for; null: not known. */
+  newest(): Promise<Newest | null>;
 }
 
 /** Asks the server what only SQL knows. Never shows the URL's password. */
-export async function inspectServer({ url, flavour, backlog, writtenBy }: InspectOptions): Promise<Finding[]> {
+export async function inspectServer({ url, flavour, backlog, newest }: InspectOptions): Promise<Finding[]> {
+  const before = await newest();
   let facts: ServerFacts;
   try {
     facts = await askServer(url, flavour);
@@ -36,9 +39,11 @@ export async function inspectServer({ url, flavour, backlog, writtenBy }: Inspec
       },
     ];
   }
+  const after = await newest();
   const asked = `${flavour}-${facts.variables.get('server_id')}`;
-  if (writtenBy !== null && writtenBy !== asked) return [otherServer(url, asked, writtenBy)];
+  if (after !== null && after.writtenBy !== asked) return [otherServer(url, asked, after.writtenBy)];
   return [
+    ...elsewhereFindings(facts, before, after),
     ...binlogFindings(facts),
     ...durabilityFindings(facts.variables),
     ...retentionFindings(facts, backlog),
@@ -53,9 +58,27 @@ const otherServer = (url: string, asked: string, writtenBy: string): Finding => 
   hint: 'let "url:" lead to the server whose binlogs are in "dir:", by its socket: never to an address that moves with the primary',
 });
 
+/** A server whose log_bin was changed and that was restarted leaves its old binlogs behind as if it were merely idle. */
+function elsewhereFindings({ binlog }: ServerFacts, before: Newest | null, after: Newest | null): Finding[] {
+  if (binlog === null || before === null || after === null) return [];
+  const number = binlogNumber(binlog.file);
+  // It may have begun a new one while it was asked.
+  const isBetween = binlogNumber(before.name) <= number && number <= binlogNumber(after.name);
+  if (binlog.file === before.name || (isBetween && baseOf(binlog.file) === baseOf(after.name))) return [];
+  return [
+    {
+      level: 'error',
+      message: `the server writes ${binlog.file} now, but the newest binlog here is ${after.name}: nothing new is shipped`,
+      hint: 'let "dir:" and "index:" in the config lead to where it writes: SHOW VARIABLES LIKE \'log_bin%\'',
+    },
+  ];
+}
+
+const baseOf = (name: string) => name.slice(0, name.lastIndexOf('.'));
+
 type Variables = ServerFacts['variables'];
 
-function binlogFindings({ variables, binlogFilters }: ServerFacts): Finding[] {
+function binlogFindings({ variables, binlog }: ServerFacts): Finding[] {
   const findings: Finding[] = [];
   if (!isOn(variables, 'log_bin')) {
     findings.push({
@@ -71,10 +94,10 @@ function binlogFindings({ variables, binlogFilters }: ServerFacts): Finding[] {
       hint: 'turn encrypt_binlog (MySQL: binlog_encryption) off; shipmate encrypts what it stores by itself ("encrypt:")',
     });
   }
-  if (binlogFilters !== null && binlogFilters.length > 0) {
+  if (binlog !== null && binlog.filters.length > 0) {
     findings.push({
       level: 'error',
-      message: `the binlogs leave databases out (${binlogFilters.join(', ')}): what they hold is in no archive`,
+      message: `the binlogs leave databases out (${binlog.filters.join(', ')}): what they hold is in no archive`,
       hint: 'take binlog_do_db and binlog_ignore_db out of the configuration and restart the server',
     });
   }

@@ -6,6 +6,7 @@ import type { SegmentHeader } from './segment.ts';
 /** What the files alone tell: readable, not encrypted, with checksums. */
 export async function inspectBinlogs(binlogs: Binlogs): Promise<Finding[]> {
   try {
+    await binlogs.demandOneIndex();
     const lineage = await binlogs.look();
     const { segments } = lineage;
     const newest = await lineage.newestUsable();
@@ -29,11 +30,18 @@ function checksums(header: SegmentHeader): Finding {
   };
 }
 
-/** Whose the newest binlog is, as its first events say; null where that can't be told, as `inspectBinlogs` says why. */
-export async function writerOf(binlogs: Binlogs): Promise<string | null> {
+/** The newest binlog here. */
+export interface Newest {
+  readonly name: string;
+  /** Its origin as its first events say: `mariadb-1`. */
+  readonly writtenBy: string;
+}
+
+/** Null where it can't be told, as `inspectBinlogs` says why. */
+export async function newestOf(binlogs: Binlogs): Promise<Newest | null> {
   try {
-    const lineage = await binlogs.look();
-    return (await lineage.newestUsable())?.header.origin ?? null;
+    const newest = await (await binlogs.look()).newestUsable();
+    return newest && { name: newest.segment.name, writtenBy: newest.header.origin };
   } catch {
     return null;
   }

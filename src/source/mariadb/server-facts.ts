@@ -7,8 +7,16 @@ export interface ServerFacts {
   readonly status: ReadonlyMap<string, string>;
   /** What it replicates from, one entry a connection; null: the user may not see. */
   readonly replication: readonly Replication[] | null;
-  /** Databases that its own binlogs leave out, by setting; null: the user may not see, or the server does not tell. */
-  readonly binlogFilters: readonly string[] | null;
+  /** Null: it writes none, the user may not see, or the server does not tell. */
+  readonly binlog: BinlogStatus | null;
+}
+
+/** A server's own binlogs. */
+export interface BinlogStatus {
+  /** The name of the one that it writes now. */
+  readonly file: string;
+  /** Databases that they leave out, by setting. */
+  readonly filters: readonly string[];
 }
 
 /** One connection to a primary. */
@@ -37,7 +45,7 @@ export function askServer(url: string, flavour: Flavour): Promise<ServerFacts> {
     variables: byName(await query('SHOW GLOBAL VARIABLES')),
     status: byName(await query(STATUS)),
     replication: await askReplication(query, flavour),
-    binlogFilters: flavour === 'mariadb' ? await ifPermitted(askBinlogFilters(query)) : null,
+    binlog: flavour === 'mariadb' ? await ifPermitted(askBinlog(query)) : null,
   }));
 }
 
@@ -46,9 +54,9 @@ async function askReplication(query: Query, flavour: Flavour): Promise<Replicati
   return rows?.map(toReplication) ?? null;
 }
 
-async function askBinlogFilters(query: Query): Promise<string[]> {
-  const [row = {}] = await query('SHOW MASTER STATUS');
-  return settings(row, /^Binlog_(do|ignore)_DB$/i);
+async function askBinlog(query: Query): Promise<BinlogStatus | null> {
+  const [row] = await query('SHOW MASTER STATUS');
+  return row ? { file: String(row.File), filters: settings(row, /^Binlog_(do|ignore)_DB$/i) } : null;
 }
 
 function byName(rows: readonly Row[]): Map<string, string> {
