@@ -336,6 +336,13 @@ describe('cutting what is restored', () => {
     expect(cutter).toMatchObject({ reached: false, id: '0-1-5' });
   });
 
+  test('a server that pretends to be of another version is told by what only the one database writes', () => {
+    const first = [binlog.formatDescription({ version: '8.0.36' }), binlog.gtidList([])];
+    const file = fileOf(timed(5), first);
+    const { cutter } = kept(file, { kind: 'id', id: '0-1-3' }, 1);
+    expect(cutter).toMatchObject({ reached: true, id: '0-1-3' });
+  });
+
   test('without GTIDs a place cuts at the first boundary there or after', () => {
     const header = [binlog.formatDescription({ flavour: 'mysql' }), binlog.previousGtids([])];
     const transaction = [binlog.anonymousGtid(), binlog.query('BEGIN'), binlog.rows(50), binlog.xid()];

@@ -143,6 +143,12 @@ describe('what can be shipped', () => {
     });
   });
 
+  test('the version that a server is set to claim does not matter', async () => {
+    const first = [binlog.formatDescription({ version: '8.0.36' }), binlog.gtidList([{ sequence: 7 }])];
+    writeFileSync(bench.binlogs.newest, Buffer.concat([binlog.MAGIC, ...first]));
+    expect((await bench.source.locate(null)).at).toMatchObject({ origin: 'mariadb-1', id: '0-1-7' });
+  });
+
   test('what is held is shipped to its end even when the index is gone', async () => {
     bench.binlogs.transaction();
     await bench.binlogs.rotate();

@@ -12,7 +12,7 @@ import {
   u32,
   u64,
 } from './events.ts';
-import { readFormatDescription } from './format-description.ts';
+import { flavourOfType, readFormatDescription } from './format-description.ts';
 import { type Flavour, type GtidState, gtidStateAt, gtidStateOf, type Place, parsePlace, placeId } from './gtid.ts';
 import { contradiction, remainderOf, unionOf } from './gtid-position.ts';
 import { binlogNumber } from './index-file.ts';
@@ -38,6 +38,7 @@ export class BinlogCutter implements Cutter {
   #segment = '';
   #transactions = new Transactions('mariadb', gtidStateAt('mariadb', ''));
   #flavour: Flavour = 'mariadb';
+  #isFlavourProven = false;
   #checksumBytes = 0;
   /** Offset in the segment of the next byte that is fed. */
   #offset = 0;
@@ -111,17 +112,24 @@ export class BinlogCutter implements Cutter {
   }
 
   #take(view: Buffer, at: number, end: number): void {
-    if (eventType(view, at) === TYPE.formatDescription) {
+    const type = eventType(view, at);
+    if (type === TYPE.formatDescription) {
       const { flavour, checksums } = readFormatDescription(view.subarray(at, end));
       this.#checksumBytes = checksums === 'crc32' ? CHECKSUM_BYTES : 0;
-      if (flavour !== this.#flavour) this.#transactions = new Transactions(flavour, gtidStateAt(flavour, ''));
-      this.#flavour = flavour;
+      if (!this.#isFlavourProven) this.#turnTo(flavour);
     }
+    const proven = flavourOfType(type);
+    if (proven) this.#turnTo(proven);
+    this.#isFlavourProven ||= proven !== null;
     this.#transactions.event(view, at, end - this.#checksumBytes);
     if (this.#targetGtids === null || this.#flavour !== 'mariadb') return;
-    const type = eventType(view, at);
     if (type === TYPE.gtid) this.#demandTarget(gtidAt(view, at));
     else if (type === TYPE.gtidList) this.#demandTarget(this.#transactions.state.text());
+  }
+
+  #turnTo(flavour: Flavour): void {
+    if (flavour !== this.#flavour) this.#transactions = new Transactions(flavour, gtidStateAt(flavour, ''));
+    this.#flavour = flavour;
   }
 
   /** Another server may have given the target's numbers to another transaction: in a tail that a fork has left. */

@@ -1,4 +1,4 @@
-import { HEADER_BYTES } from './events.ts';
+import { HEADER_BYTES, TYPE } from './events.ts';
 import type { Flavour } from './gtid.ts';
 
 const VERSION = { at: HEADER_BYTES + 2, bytes: 50 } as const;
@@ -8,9 +8,19 @@ const ALGORITHM = { none: 0, crc32: 1 } as const;
 const FIRST_WITH_CHECKSUMS = { mariadb: 5_003_000, mysql: 5_006_001 } as const;
 
 export interface FormatDescription {
+  /** By the server's version. */
   readonly flavour: Flavour;
   /** How the events after it are checksummed; `unknown` is a format that this version can't read. */
   readonly checksums: 'none' | 'crc32' | 'before checksums' | 'unknown';
+}
+
+/**
+ * Which of the two writes events of this type, where only one does: each binlog's second event is such. A server's version
+ * may be set at will, for programs that ask for it, and the first event then says so too.
+ */
+export function flavourOfType(type: number): Flavour | null {
+  if (type === TYPE.gtidList || type === TYPE.startEncryption) return 'mariadb';
+  return type === TYPE.mysqlPreviousGtids ? 'mysql' : null;
 }
 
 /** What a binlog's first event says of the others. */

@@ -5,7 +5,7 @@ import { digestRange, type FileIdentity, HeldFile } from '../held-file.ts';
 import { isValidEvent } from './checksums.ts';
 import { corrupt, encrypted, isRelayLog, ofOtherType, unreadable } from './errors.ts';
 import { eventLength, eventMs, eventServerId, eventType, FLAGS_AT, HEADER_BYTES, MAGIC, TYPE } from './events.ts';
-import { readFormatDescription } from './format-description.ts';
+import { flavourOfType, readFormatDescription } from './format-description.ts';
 import { type Flavour, type GtidState, gtidStateAt, placeId } from './gtid.ts';
 import { binlogNumber } from './index-file.ts';
 
@@ -157,7 +157,8 @@ export class Segment {
     if (checksums !== 'before checksums' && !isValidEvent(description, 0, description.length)) {
       throw corrupt(this.path, MAGIC.length, 'the checksum of its format description is wrong');
     }
-    if (flavour !== this.#flavour) throw ofOtherType(this.path, flavour, this.#flavour);
+    const writer = (second && flavourOfType(eventType(second, 0))) ?? flavour;
+    if (writer !== this.#flavour) throw ofOtherType(this.path, writer, this.#flavour);
     if (second && eventType(second, 0) === TYPE.startEncryption) throw encrypted(this.path);
     return this.#describe(description, listOf(second), checksums === 'crc32');
   }
