@@ -242,7 +242,8 @@ async function aboutArchive(
   if (at) onLocated(at);
   const message = `this twin against the archive's end: ${result}: ${reason}`;
   if (allowed) return [{ level: 'ok', message }];
-  const hint = WAYS_ON[result]?.replace('STREAM', name);
+  // Where no term could begin there is nothing to accept.
+  const hint = at === null && result !== 'behind' ? undefined : WAYS_ON[result]?.replace('STREAM', name);
   return [{ level: result === 'behind' ? 'warning' : 'error', message, ...(hint !== undefined && { hint }) }];
 }
 

@@ -69,7 +69,7 @@ export function openMariadbSource(options: MariadbSourceOptions): MariadbSource 
     if (errant === null) return;
     throw new Discontinuity(
       `stream ${stream}: ${to.segment}: ${errant}`,
-      'find out who writes on the replica, and set read_only; make it a replica anew, or run "shipmate accept-fork" if it counts',
+      'find out who writes on the replica, and set read_only',
     );
   };
 

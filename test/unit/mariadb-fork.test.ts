@@ -136,7 +136,7 @@ describe('writes on a replica', () => {
     expect(await twin(archive.head(), facts)).toMatchObject({
       result: 'fork',
       allowed: false,
-      reason: '0-2-3 was written on this server, which is a replica',
+      reason: expect.stringMatching(/^0-2-3 was written on this server, which is a replica: .* promote it/),
     });
     // Nobody says that it was promoted since.
     expect(await twin(archive.head(), facts, null)).toMatchObject({
@@ -154,6 +154,23 @@ describe('writes on a replica', () => {
     for (const asked of [LIVING, { ...facts, isInRing: true }]) {
       expect(await twin(archive.head(), facts, asked)).toMatchObject({ result: 'move', allowed: true });
     }
+  });
+
+  test('can not be accepted while it is one: the term would end before them, and leave the other log behind', async () => {
+    const archive = await archiveOf(server(1), ['0-1-1', '0-1-2', '0-1-3', '0-1-4']);
+    const replica = server(2).apply('0-1-1 0-1-2');
+    const twin = twinAt(replica);
+    replica.apply('0-2-3');
+    const facts = { ...REPLICA, slavePosition: '0-1-2' };
+    // Where the archive went on, and where it did not.
+    expect(await twin(archive.head(), facts)).toMatchObject({ result: 'fork', allowed: false, at: null });
+    const stopped = await archiveOf(server(1), ['0-1-1', '0-1-2']);
+    expect(await twinAt(replica)(stopped.head(), facts)).toMatchObject({ result: 'fork', allowed: false, at: null });
+    // Promoted, with what was written there: then it is for an operator to say.
+    expect(await twinAt(replica)(archive.head(), LIVING)).toMatchObject({
+      result: 'fork',
+      at: { segment: 'binlog.000001' },
+    });
   });
 
   test('are found when the primary went on with the same numbers', async () => {

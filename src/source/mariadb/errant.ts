@@ -26,8 +26,10 @@ export async function errantBeyond(own: OwnLog, id: string): Promise<Finding | n
     return `${suspect} was written on this server, a replica when it last answered: it does not say whether it was promoted since`;
   }
   const errant = isReplica(server) ? await firstErrant(own, server, id) : null;
-  return errant && `${errant} was written on this server, which is a replica`;
+  return errant && `${errant} was written on this server, which is a replica: ${REMEDY}`;
 }
+
+const REMEDY = 'make it a replica anew, or promote it if that counts';
 
 async function firstErrant(own: OwnLog, server: ServerState | null, id: string): Promise<string | null> {
   const end = await own.index.end(own.lineage);

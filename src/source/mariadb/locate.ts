@@ -20,15 +20,19 @@ export async function locate(own: OwnLog, head: Head | null, branches: Branches)
   return { ...answer, evidence };
 }
 
-/** What somebody wrote on a replica is no part of the database's history. */
+/**
+ * What somebody wrote on a replica is no part of the database's history. Nor can an operator accept it: the log would be read
+ * no further than to there, and the other twin's would then be the one that the archive has left.
+ */
 async function withoutErrant(own: OwnLog, head: Head | null, answer: Answer): Promise<Answer> {
   const position = head?.position;
-  const isAhead = answer.allowed && answer.at !== null;
-  if (!position || (!isAhead && answer.result !== 'behind')) return answer;
-  const reason = await errantBeyond(own, answer.result === 'reset' ? '' : position.id);
-  if (reason === null) return answer;
-  const common = answer.at === null || answer.at.origin === position.origin ? {} : { common: position };
-  return { ...answer, ...common, result: 'fork', allowed: false, reason };
+  const isSound = answer.allowed || answer.result === 'behind';
+  if (!position || (answer.at === null && answer.result !== 'behind')) return answer;
+  const from = isSound ? position.id : answer.at!.id;
+  const errant = await errantBeyond(own, answer.result === 'reset' ? '' : from);
+  if (errant === null) return answer;
+  const reason = isSound ? errant : `${answer.reason}; ${errant}`;
+  return { result: 'fork', at: null, allowed: false, reason };
 }
 
 interface Other {
