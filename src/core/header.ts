@@ -117,9 +117,10 @@ export const HEADER_READ_BYTES = 4096;
 
 export const digestOf = (bytes: Uint8Array | string) => createHash('sha256').update(bytes).digest('hex');
 
-/** The header as the object's first bytes, and its digest. */
+/** The header as the object's first bytes, and its digest. Throws HEADER_TOO_LONG, rather than give what no reader takes. */
 export function encodeHeader(value: Header): { frame: Buffer; digest: string } {
   const json = Buffer.from(JSON.stringify(value));
+  if (json.length > MAX_HEADER_BYTES) throw tooLong(value, json.length);
   const frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + json.length);
   frame.writeUInt32LE(SKIPPABLE_MAGIC, 0);
   frame.writeUInt32LE(json.length, 4);
@@ -152,6 +153,16 @@ export function decodeHeader(bytes: Uint8Array, key: string): Read {
   const parsed = header.safeParse(value);
   if (!parsed.success) throw notOurs(key, z.prettifyError(parsed.error), parsed.error);
   return { header: parsed.data, digest: digestOf(json), payloadOffset: end };
+}
+
+function tooLong({ kind, stream }: Header, lengthBytes: number): ShipmateError {
+  return new ShipmateError(
+    `the ${kind} that is due in stream ${stream} would have a header of ${lengthBytes} bytes, and readers take ${MAX_HEADER_BYTES}`,
+    {
+      code: 'HEADER_TOO_LONG',
+      hint: "it holds the log's ID and the list that a binlog begins with: this server's GTIDs are in too many pieces",
+    },
+  );
 }
 
 function notOurs(key: string, why: string, cause?: unknown): ShipmateError {

@@ -295,6 +295,16 @@ describe('taking over', () => {
     expect(head?.witness?.to).toEqual(at(2));
   });
 
+  test('rule 13: an opening that no reader would take is not written', async () => {
+    const { archive } = emptyArchive();
+    const by = writer('b');
+    const sealed = await sealOpenTerm(archive, await findEnd(archive, null), by, retries);
+    const fileStart = 'x'.repeat(1 << 20);
+    const opening = openTerm(archive, sealed, by, { ...located, evidence: { fileStart } }, retries);
+    await expect(opening).rejects.toMatchObject({ code: 'HEADER_TOO_LONG' });
+    expect(await findEnd(archive, null)).toEqual(sealed);
+  });
+
   test('rule 13: an opening is found again as the cursor, so that a quiet log loses no acknowledgement', async () => {
     const { archive } = emptyArchive();
     const opened = await takeOver(archive);
