@@ -1,8 +1,8 @@
 import { type ChainEnd, endAfter, step } from '../core/chain.ts';
 import type { Opening, Read, Seal } from '../core/header.ts';
-import { comparePlaces, type Place, termOf, termPrefix, termsPrefix } from '../core/keys.ts';
+import { comparePlaces, type Place } from '../core/keys.ts';
 import { mapAtOnce } from './search.ts';
-import { type Archive, nearEnd, readPlace } from './walk.ts';
+import { type Archive, nearEnd, readPlace, termsFrom } from './walk.ts';
 
 /** A term by its ends. */
 export interface TermOutline {
@@ -25,7 +25,7 @@ const AT_ONCE = 128;
  * ones), so that only a walk can tell.
  */
 export async function readOutline(archive: Archive, floor: ChainEnd): Promise<TermOutline[] | null> {
-  const terms = [floor.term, ...(await laterTerms(archive, floor.term))];
+  const terms = [floor.term, ...(await termsFrom(archive, floor.term + 1))];
   const firsts = await mapAtOnce(terms, AT_ONCE, (term) => readPlace(archive, { term, slot: 0 }));
   const [seals, lastEnd] = await Promise.all([
     mapAtOnce(firsts.slice(1), AT_ONCE, (first) => sealBefore(archive, first)),
@@ -57,16 +57,6 @@ export async function* openingsBelow(archive: Archive, floor: Place): AsyncGener
     const firsts = await Promise.all(terms.map((term) => readPlace(archive, { term, slot: 0 })));
     for (const first of firsts) if (first?.header.kind === 'opening') yield { ...first, header: first.header };
   }
-}
-
-async function laterTerms({ store, info }: Archive, term: number): Promise<number[]> {
-  const terms: number[] = [];
-  const after = termPrefix(info.stream, term);
-  for await (const { key } of store.list(termsPrefix(info.stream), { after, delimiter: '/' })) {
-    const later = termOf(key);
-    if (later !== null && later > term) terms.push(later);
-  }
-  return terms;
 }
 
 /** The seal that a term's first object names. */

@@ -1,13 +1,13 @@
 import { buffer } from 'node:stream/consumers';
 import type { ChainEnd } from '../core/chain.ts';
 import { decodeTimedFloor, encodeFloor, type Floor } from '../core/floor.ts';
-import { comparePlaces, floorKey, floorOf, floorsPrefix, type Place, placeText, probeKey } from '../core/keys.ts';
+import { comparePlaces, floorKey, type Place, placeText, probeKey } from '../core/keys.ts';
 import { chooseFloor, dueFloor, type Keep, PastLog, settledBelow } from '../core/retention.ts';
 import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
 import { lineageOf } from './lineage.ts';
 import { readFromFloor } from './reader.ts';
 import { type Sweeping, type Swept, sweep } from './sweep.ts';
-import { type Archive, findEnd, readChain, readFloor } from './walk.ts';
+import { type Archive, findEnd, floorKeys, readChain, readFloor } from './walk.ts';
 
 export interface Retention {
   readonly keep: Keep;
@@ -75,13 +75,13 @@ export async function planCopyPrune(
   demandSameArchive(copy, primary);
   const due = dueFloor(await floorsOf(primary), { nowMs: now().getTime(), delayMs });
   const floor = await readFloor(copy);
-  if (due === null || comparePlaces(due.place, floor) <= 0) return { floor, create: null, seals: [], heldBy: null };
+  if (due === null || comparePlaces(due.end, floor) <= 0) return { floor, create: null, seals: [], heldBy: null };
   const { past, meet } = counting(new PastLog(floor, isCompanion), onObject);
-  const wanted = { term: due.place.term, slot: due.place.slot - 1 };
+  const wanted = { term: due.end.term, slot: due.end.slot - 1 };
   const reached = await readChain(copy, floor, meet, wanted);
-  if (comparePlaces(reached, due.place) !== 0 || reached.digest !== due.end.digest) {
+  if (comparePlaces(reached, due.end) !== 0 || reached.digest !== due.end.digest) {
     throw new ShipmateError(
-      `store ${copy.store.name} does not hold the chain of stream ${copy.info.stream} up to ${placeText(due.place)}, ` +
+      `store ${copy.store.name} does not hold the chain of stream ${copy.info.stream} up to ${placeText(due.end)}, ` +
         `where store ${primary.store.name} was pruned`,
       { code: 'COPY_BEHIND', hint: 'nothing is deleted in it before it has come so far: see "shipmate status"' },
     );
@@ -99,18 +99,15 @@ export async function prune(archive: Archive, { floor, create, seals }: PrunePla
 }
 
 interface FloorObject extends Floor {
-  readonly place: Place;
   readonly bytes: Buffer;
 }
 
 /** In order. One is made by each prune that found something to delete. */
 async function floorsOf({ store, info }: Archive): Promise<FloorObject[]> {
   const floors: FloorObject[] = [];
-  for await (const { key } of store.list(floorsPrefix(info.stream))) {
-    const place = floorOf(key);
-    if (place === null) continue;
+  for await (const key of floorKeys(store, info.stream)) {
     const bytes = await buffer(await store.read(key));
-    floors.push({ place, bytes, ...decodeTimedFloor(bytes, key) });
+    floors.push({ bytes, ...decodeTimedFloor(bytes, key) });
   }
   return floors;
 }

@@ -5,6 +5,7 @@ import { decodeFloor } from '../core/floor.ts';
 import type { Header, Read } from '../core/header.ts';
 import {
   comparePlaces,
+  floorOf,
   floorsPrefix,
   type Place,
   placeKey,
@@ -41,6 +42,12 @@ const MAX_READ_AHEAD = 16;
 /** The same where whole terms are read, and the few too many at their ends weigh nothing. */
 const MAX_FAR_AHEAD = 256;
 
+/**
+ * So many of a term's first objects may outlive retention: its opening, and a file that others need. That they are there
+ * does not show that what came after them is.
+ */
+const MAY_OUTLIVE = 2;
+
 /** The header at a place, or null where the place is empty. */
 export async function readPlace({ store, info }: Archive, place: Place): Promise<Read | null> {
   try {
@@ -51,10 +58,15 @@ export async function readPlace({ store, info }: Archive, place: Place): Promise
   }
 }
 
+/** In order; what else stands beside the floors is none. */
+export async function* floorKeys(store: ObjectStore, stream: string): AsyncGenerator<string> {
+  for await (const { key } of store.list(floorsPrefix(stream))) if (floorOf(key) !== null) yield key;
+}
+
 /** Where readers start: the highest floor, or the archive's start. */
 export async function readFloor({ store, info }: Archive): Promise<ChainEnd> {
   let highest: string | null = null;
-  for await (const { key } of store.list(floorsPrefix(info.stream))) highest = key;
+  for await (const key of floorKeys(store, info.stream)) highest = key;
   if (highest === null) return chainStart(info);
   return decodeFloor(await buffer(await store.read(highest)), highest);
 }
@@ -74,7 +86,8 @@ export async function walkOn(archive: Archive, from: ChainEnd, onObject?: OnObje
   for (;;) {
     const walked = await walkTerm(archive, end, onObject);
     end = walked.end;
-    if (!walked.sealed && comparePlaces(end, begun) === 0) return end;
+    const metNothing = !walked.sealed && comparePlaces(end, begun) === 0;
+    if (metNothing && end.slot > MAY_OUTLIVE) return end;
     const floor = await readFloor(archive);
     if (comparePlaces(begun, floor) < 0) {
       begun = floor;
@@ -175,20 +188,22 @@ async function beginAt(archive: Archive, hint: Hint): Promise<ChainEnd> {
 /** Without a cursor: near the end of the highest term whose opening proves its owner, or else at the floor (rule 10). */
 async function beginAnywhere(archive: Archive): Promise<ChainEnd> {
   const floor = await readFloor(archive);
-  for (let term = await highestTerm(archive, floor.term); term >= floor.term; term--) {
+  for (const term of (await termsFrom(archive, floor.term)).reverse()) {
     const begin = await beginInTerm(archive, term, term === floor.term ? floor.slot : 0);
     if (begin) return begin;
   }
   return floor;
 }
 
-async function highestTerm({ store, info }: Archive, atLeast: number): Promise<number> {
-  const after = termPrefix(info.stream, atLeast).slice(0, -1);
-  let highest = atLeast;
+/** The terms of which anything stands in the store, from a term on, in order; whether it belongs there shows what is read. */
+export async function termsFrom({ store, info }: Archive, first: number): Promise<number[]> {
+  const terms: number[] = [];
+  const after = termPrefix(info.stream, first).slice(0, -1);
   for await (const { key } of store.list(termsPrefix(info.stream), { after, delimiter: '/' })) {
-    highest = Math.max(highest, termOf(key) ?? 0);
+    const term = termOf(key);
+    if (term !== null && term >= first) terms.push(term);
   }
-  return highest;
+  return terms;
 }
 
 async function beginInTerm(archive: Archive, term: number, lowest: number): Promise<ChainEnd | null> {

@@ -1,9 +1,9 @@
 import { webcrypto } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
-import type { Archive } from '../archive/walk.ts';
+import { type Archive, floorKeys } from '../archive/walk.ts';
 import { decodeTimedFloor, type Floor } from '../core/floor.ts';
 import { decodeHeader, type Read } from '../core/header.ts';
-import { floorsPrefix, type Place, placeText } from '../core/keys.ts';
+import { type Place, placeText } from '../core/keys.ts';
 import { ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 
@@ -42,7 +42,7 @@ export interface FloorObject extends Floor {
 /** Where readers start after retention; null: at the archive's start. */
 export async function highestFloor(store: ObjectStore, stream: string): Promise<FloorObject | null> {
   let key: string | null = null;
-  for await (const info of store.list(floorsPrefix(stream))) key = info.key;
+  for await (const each of floorKeys(store, stream)) key = each;
   if (key === null) return null;
   const bytes = await buffer(await store.read(key));
   return { key, bytes, ...decodeTimedFloor(bytes, key) };

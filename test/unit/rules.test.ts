@@ -2,7 +2,7 @@ import { describe, expect, test } from '@jest/globals';
 import { headOf } from '../../src/archive/head.ts';
 import { openArchive, raceProbe } from '../../src/archive/identity.ts';
 import { createMine, openTerm, sealOpenTerm } from '../../src/archive/takeover.ts';
-import { findEnd } from '../../src/archive/walk.ts';
+import { findEnd, readFloor } from '../../src/archive/walk.ts';
 import { chainStart } from '../../src/core/archive.ts';
 import { encodeFloor } from '../../src/core/floor.ts';
 import { encodeHeader, type Opening, type Seal } from '../../src/core/header.ts';
@@ -214,6 +214,18 @@ describe('taking over', () => {
     expect(await findEnd(archive, null)).toMatchObject(beyond);
   });
 
+  test('rules 10, 18: what somebody put beside the archive’s objects is passed over', async () => {
+    const { archive, memory } = emptyArchive();
+    const early = await ship(archive, await takeOver(archive), 3);
+    const end = await ship(archive, early, 20);
+    memory.overwrite(floorKey(STREAM, early), encodeFloor(early));
+    for (const key of ['floors/notes.txt', 'terms/notes.txt', 'terms/deadbeef/notes.txt', 'terms/ffffffff/notes.txt']) {
+      memory.overwrite(`${STREAM}/${key}`, Buffer.from('not an object of ours'));
+    }
+    expect(await findEnd(archive, null)).toEqual(end);
+    expect(await readFloor(archive)).toEqual(early);
+  });
+
   test('rule 10: the last of many terms is found with a few looks', async () => {
     const { archive, memory } = emptyArchive();
     for (let n = 0; n < 40; n++) await ship(archive, await takeOver(archive), 1);
@@ -268,6 +280,17 @@ describe('taking over', () => {
     expect(sealed).toMatchObject({ term: end.term + 1, slot: 0, owner: by.claim, position: end.position });
     expect(sealed.last).toEqual({ term: end.term, slot: end.slot });
     expect(await findEnd(archive, null)).toMatchObject({ term: sealed.term, slot: 0, digest: sealed.digest });
+  });
+
+  test('rule 12: nor does one that meets nothing, where the object that it began with outlives retention', async () => {
+    const { archive, memory } = emptyArchive();
+    const opened = await takeOver(archive);
+    const early = await ship(archive, opened, 30);
+    const end = await ship(archive, early, 10);
+    memory.overwrite(floorKey(STREAM, early), encodeFloor(early));
+    const slots = Array.from({ length: early.slot - 1 }, (_, n) => n + 1);
+    await memory.delete(slots.map((slot) => placeKey(STREAM, { term: end.term, slot })));
+    expect(await findEnd(archive, cursorAt(opened))).toEqual(end); // as etcd says after it was restored from a backup
   });
 
   test('rule 12: of any number of sealers one owns each term, and every one of them gets a term', async () => {
