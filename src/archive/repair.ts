@@ -1,17 +1,16 @@
 import { buffer } from 'node:stream/consumers';
+import { chainStart } from '../core/archive.ts';
 import { type ChainEnd, type Met, step } from '../core/chain.ts';
 import { decodeFloor } from '../core/floor.ts';
 import { decodeHeader, digestOf, generationIn, placeIn, type Read } from '../core/header.ts';
 import {
   comparePlaces,
   floorKey,
-  floorsPrefix,
   type Place,
   placeKey,
   placeOf,
   placeText,
   streamKey,
-  termOf,
   termPrefix,
   termsPrefix,
 } from '../core/keys.ts';
@@ -23,7 +22,7 @@ import { readHeader } from './objects.ts';
 import { demandSameArchive } from './prune.ts';
 import { type Hole, readToEnd } from './reader.ts';
 import { mapAtOnce } from './search.ts';
-import { type Archive, findEnd, readFloor } from './walk.ts';
+import { type Archive, findEnd, floorKeys, readChain, readFloor, termsFrom } from './walk.ts';
 
 /** What is wrong with an object of the store that is mended. */
 export interface Flaw {
@@ -71,20 +70,21 @@ export async function planRepair(options: RepairOptions): Promise<RepairPlan> {
   const { from, to, onObject, signal } = options;
   const { stream } = from.info;
   const { archive, flaws } = await openTarget(from, to);
-  const generation = { from: await highestGeneration(from), to: archive ? await highestGeneration(archive) : 0 };
+  const generation = { from: await highestGeneration(from), to: await highestGeneration(archive) };
   if (generation.to > generation.from) throw promotedLater(from, to, generation);
 
   const floor = await readFloor(from);
-  const isLeft = generation.to < generation.from;
-  const strays = archive && isLeft ? await strayFloors(archive, from) : [];
-  flaws.push(...strays.map((key): Flaw => ({ key, what: 'stray', digest: null })));
-  const toFloor = archive && strays.length === 0 ? await readFloor(archive) : null;
-  // What a promotion left behind is no chain from below the source's floor up to it.
-  if (floor.position !== null && (toFloor === null || (isLeft && comparePlaces(toFloor, floor) < 0))) {
+  const source = await linksOf(from, floor);
+  // First: once the store has anything of the higher generation, nothing tells any more that a promotion left it behind.
+  if (generation.to < generation.from) flaws.push(...(await straysIn(archive, from, source)));
+  const toFloor = await floorOfTarget(archive, from, flaws);
+  demandCommon(from, source, toFloor);
+  flaws.push(...(await flawsBelow(floor, options)));
+  // Behind what retention leaves below it: whoever copies from a floor on does not bring that.
+  if (!(await leadsTo(archive, toFloor, floor))) {
     flaws.push({ key: floorKey(stream, floor), what: 'missing', digest: null });
   }
-  flaws.push(...(await missingBelow(floor, isLeft, options)));
-  const { links, end, hole } = await linksOf(from, floor, toFloor);
+  const links = source.links.filter(({ before }) => comparePlaces(before, toFloor) >= 0);
   const compared = await mapAtOnce(links, AT_ONCE, async (link) => {
     signal.throwIfAborted();
     const what = await compare(to, link, generation);
@@ -92,10 +92,9 @@ export async function planRepair(options: RepairOptions): Promise<RepairPlan> {
     return what && { key: placeKey(stream, placeIn(link.read.header)), what, digest: link.read.digest };
   });
   flaws.push(...compared.filter((flaw) => flaw !== null));
-  if (isLeft && archive) flaws.push(...(await straysIn(archive, end)));
   // What retention deleted meanwhile looks like a hole (protocol rule 12).
   if (comparePlaces(floor, await readFloor(from)) < 0) return planRepair(options);
-  return { flaws, objects: links.length, generation, hole };
+  return { flaws, objects: links.length, generation, hole: source.hole };
 }
 
 /** Writes what was found to be wrong, each object once it was proven to be right at the source. Safe to repeat. */
@@ -107,7 +106,6 @@ export async function repair({ flaws }: RepairPlan, options: RepairOptions): Pro
     else {
       // Before anything is deleted: between the two calls the place is empty.
       const bytes = await provenBytes(from, key, digest);
-      if (bytes === null) continue;
       if (what !== 'missing') await to.delete([key]);
       const outcome = await to.create(key, bytes, signal);
       if (outcome === 'exists' && !bytes.equals(await buffer(await to.read(key)))) throw takenMeanwhile(to, key);
@@ -116,21 +114,55 @@ export async function repair({ flaws }: RepairPlan, options: RepairOptions): Pro
   }
 }
 
-/** The source's chain from where both can be read; what lies below the other's floor is not wanted there. */
-async function linksOf(from: Archive, floor: ChainEnd, toFloor: ChainEnd | null) {
+interface SourceChain {
+  readonly links: readonly Link[];
+  readonly end: ChainEnd;
+  readonly hole: Hole | null;
+}
+
+async function linksOf(from: Archive, floor: ChainEnd): Promise<SourceChain> {
   const links: Link[] = [];
   let before = floor;
-  const demandCommon = (at: ChainEnd) => {
-    const isThere = toFloor !== null && comparePlaces(at, toFloor) === 0;
-    if (isThere && at.digest !== toFloor.digest) throw bothGoOn(from, at);
-  };
-  demandCommon(floor);
   const { end, hole } = await readToEnd(from, floor, (met, read, next) => {
-    if (toFloor === null || comparePlaces(before, toFloor) >= 0) links.push({ before, met, read });
+    links.push({ before, met, read });
     before = next;
-    demandCommon(next);
   });
   return { links, end, hole };
+}
+
+/** The other's floor must be a place of this chain, if that goes so far. */
+function demandCommon(from: Archive, { links, end }: SourceChain, toFloor: ChainEnd): void {
+  const here = [...links.map(({ before }) => before), end].find((place) => comparePlaces(place, toFloor) === 0);
+  if (here && here.digest !== toFloor.digest) throw bothGoOn(from, here);
+}
+
+/** Where readers of the store begin once it has no floor that was left behind, and none that is damaged: `flaws` gets these. */
+async function floorOfTarget({ store, info }: Archive, from: Archive, flaws: Flaw[]): Promise<ChainEnd> {
+  let floor = chainStart(info);
+  for await (const key of floorKeys(store, info.stream)) {
+    if (flaws.some((flaw) => flaw.key === key)) continue;
+    const there = await floorAt(store, key);
+    const right = there ?? (await floorAt(from.store, key));
+    if (there === null) flaws.push({ key, what: right ? 'damaged' : 'stray', digest: null });
+    if (right !== null) floor = right;
+  }
+  return floor;
+}
+
+/** Null where it is not there, or can't be read. */
+async function floorAt(store: ObjectStore, key: string): Promise<ChainEnd | null> {
+  return orNull(async () => decodeFloor(await buffer(await store.read(key)), key));
+}
+
+/**
+ * Whether readers get from where they begin in a store to where they begin in the other. What is missing or damaged in
+ * between nothing can bring back: then they begin at the other's floor.
+ */
+async function leadsTo(archive: Archive, start: ChainEnd, floor: ChainEnd): Promise<boolean> {
+  if (comparePlaces(start, floor) >= 0) return true;
+  const before = { term: floor.term, slot: floor.slot - 1 };
+  const end = await orNull(() => readChain(archive, start, () => {}, before));
+  return end !== null && comparePlaces(end, floor) === 0 && end.digest === floor.digest;
 }
 
 async function compare(
@@ -138,24 +170,30 @@ async function compare(
   { before, met, read }: Link,
   generation: RepairPlan['generation'],
 ): Promise<Flaw['what'] | null> {
-  const { header } = read;
-  const key = placeKey(header.stream, placeIn(header));
-  let bytes: Buffer;
-  let there: Read;
-  try {
-    bytes = await buffer(await to.read(key));
-    there = decodeHeader(bytes, key);
-  } catch (error) {
-    if (!(error instanceof ShipmateError)) throw error;
-    if (error.code === 'NOT_FOUND') return 'missing';
-    if (error.code === 'BAD_OBJECT') return 'damaged';
-    throw error;
-  }
-  if (there.digest === read.digest) return isIntact(bytes, there) ? null : 'damaged';
-  if (met !== 'foreign' && generation.from === generation.to && isRightful(before, there)) {
+  const { header, digest } = read;
+  const { what, there } = await lookAt(to, placeKey(header.stream, placeIn(header)), digest);
+  const mayGoOn = what === 'foreign' && met !== 'foreign' && generation.from === generation.to;
+  if (mayGoOn && there && isRightful(before, there)) {
     throw bothGoOn({ store: to, info: { stream: header.stream } }, before);
   }
-  return 'foreign';
+  return what;
+}
+
+/** What is wrong with an object whose header must have this digest, and what is there if it can be read. */
+async function lookAt(
+  to: ObjectStore,
+  key: string,
+  digest: string,
+): Promise<{ what: Exclude<Flaw['what'], 'stray'> | null; there: Read | null }> {
+  try {
+    const bytes = await buffer(await to.read(key));
+    const there = decodeHeader(bytes, key);
+    const isRight = there.digest === digest;
+    return { what: !isRight ? 'foreign' : isIntact(bytes, there) ? null : 'damaged', there };
+  } catch (error) {
+    if (!isUnreadable(error)) throw error;
+    return { what: error.code === 'NOT_FOUND' ? 'missing' : 'damaged', there: null };
+  }
 }
 
 /** Whether an object would be the chain's next one, if the source had none there. */
@@ -175,8 +213,7 @@ function isIntact(bytes: Buffer, { header, payloadOffset }: Read): boolean {
   return payload.length === header.stored.bytes && digestOf(payload) === header.stored.sha256;
 }
 
-/** Null where retention has deleted it meanwhile. */
-async function provenBytes(from: Archive, key: string, digest: string | null): Promise<Buffer | null> {
+async function provenBytes(from: Archive, key: string, digest: string | null): Promise<Buffer> {
   const { store } = from;
   const place = placeOf(key);
   try {
@@ -186,7 +223,8 @@ async function provenBytes(from: Archive, key: string, digest: string | null): P
     if (read.digest === digest && isIntact(bytes, read)) return bytes;
   } catch (error) {
     if (!isUnreadable(error)) throw error;
-    if (place !== null && comparePlaces(place, await readFloor(from)) < 0) return null;
+    // Nothing behind it may be brought: that would make a hole.
+    if (place !== null && comparePlaces(place, await readFloor(from)) < 0) throw pruned(from, key);
   }
   throw new ShipmateError(`object ${key} in store ${store.name} is missing or damaged itself: it can't mend another`, {
     code: 'SOURCE_DAMAGED',
@@ -195,16 +233,17 @@ async function provenBytes(from: Archive, key: string, digest: string | null): P
 }
 
 /** What the store to be mended holds of the archive, and what is wrong with its stream.json. */
-async function openTarget(from: Archive, to: ObjectStore): Promise<{ archive: Archive | null; flaws: Flaw[] }> {
+async function openTarget(from: Archive, to: ObjectStore): Promise<{ archive: Archive; flaws: Flaw[] }> {
   const { info } = from;
+  const archive = { store: to, info };
   const flaw = { key: streamKey(info.stream), digest: info.digest };
   try {
-    const archive = await readArchive(to, info.stream);
-    if (archive !== null) demandSameArchive(archive, from);
-    return { archive, flaws: archive === null ? [{ ...flaw, what: 'missing' }] : [] };
+    const there = await readArchive(to, info.stream);
+    if (there === null) return { archive, flaws: [{ ...flaw, what: 'missing' }] };
+    demandSameArchive(there, from);
+    return { archive, flaws: [] };
   } catch (error) {
     if (!(error instanceof ShipmateError && error.code === 'BAD_ARCHIVE_FILE')) throw error;
-    const archive = { store: to, info };
     if (!(await holdsObjectsOf(archive))) throw error;
     return { archive, flaws: [{ ...flaw, what: 'damaged' }] };
   }
@@ -222,78 +261,76 @@ async function holdsObjectsOf({ store, info }: Archive): Promise<boolean> {
   return false;
 }
 
-/** What retention leaves below the floor: openings, seals, and what other segments need. */
-async function missingBelow(floor: Place, isLeft: boolean, { from, to, isCompanion }: RepairOptions): Promise<Flaw[]> {
+/** Of what retention leaves below the floor: openings, seals, and what other segments need. */
+async function flawsBelow(floor: Place, { from, to, isCompanion }: RepairOptions): Promise<Flaw[]> {
   const { store, info } = from;
-  const missing: Flaw[] = [];
+  const keys: string[] = [];
   for await (const { key } of store.list(termsPrefix(info.stream))) {
     const place = placeOf(key);
-    if (place === null) continue;
-    if (comparePlaces(place, floor) >= 0) break;
-    const isThere = (await to.head(key)) !== null;
-    if (isThere && !isLeft) continue;
-    const { header, digest } = await readHeader(store, key);
-    const stays = header.kind !== 'chunk' || isCompanion(header.from.segment);
-    if (!stays) continue;
-    if (!isThere) missing.push({ key, what: 'missing', digest });
-    else if ((await digestIn(to, key)) !== digest) missing.push({ key, what: 'foreign', digest });
+    if (place !== null && comparePlaces(place, floor) >= 0) break;
+    if (place !== null) keys.push(key);
   }
-  return missing;
+  const flaws = await mapAtOnce(keys, AT_ONCE, async (key): Promise<Flaw | null> => {
+    const read = await orNull(() => readHeader(store, key)); // what can't be read is left where it is, as a prune does
+    const stays = read && (read.header.kind !== 'chunk' || isCompanion(read.header.from.segment));
+    const what = stays ? (await lookAt(to, key, read.digest)).what : null;
+    return what && { key, what, digest: read!.digest };
+  });
+  return flaws.filter((flaw) => flaw !== null);
 }
 
-/** Null where it can't be read. */
-async function digestIn(store: ObjectStore, key: string): Promise<string | null> {
-  try {
-    return (await readHeader(store, key)).digest;
-  } catch (error) {
-    if (isUnreadable(error)) return null;
-    throw error;
-  }
-}
-
-/** Readers must not begin where only the chain went that a promotion left behind. */
-async function strayFloors({ store, info }: Archive, from: Archive): Promise<string[]> {
+/**
+ * What a promotion left behind in a store. Readers must not begin where only that chain went; and beyond the end of the one
+ * that was promoted its objects stand in the way of what is to come. Behind a hole nothing tells but a lower generation than
+ * the chain has before it.
+ */
+async function straysIn({ store, info }: Archive, from: Archive, { end, hole }: SourceChain): Promise<Flaw[]> {
   const strays: string[] = [];
-  for await (const { key } of store.list(floorsPrefix(info.stream))) {
-    if (!(await isFloorOf(from, decodeFloor(await buffer(await store.read(key)), key)))) strays.push(key);
+  for await (const key of floorKeys(store, info.stream)) {
+    const floor = await floorAt(store, key);
+    const isTold = floor !== null && (hole === null || comparePlaces(floor, end) < 0);
+    if (isTold && !(await isFloorOf(from, floor))) strays.push(key);
   }
-  return strays;
-}
-
-/** Beyond the chain's end stands what a lower generation wrote there, in the way of what is to come. */
-async function straysIn({ store, info }: Archive, end: ChainEnd): Promise<Flaw[]> {
-  const strays: Flaw[] = [];
+  const beyond: string[] = [];
   const after = termPrefix(info.stream, end.term).slice(0, -1);
   for await (const { key } of store.list(termsPrefix(info.stream), { after })) {
     const place = placeOf(key);
-    if (place !== null && comparePlaces(place, end) >= 0) strays.push({ key, what: 'stray', digest: null });
+    if (place !== null && comparePlaces(place, end) >= 0) beyond.push(key);
   }
-  return strays;
+  const isLeft = await mapAtOnce(beyond, AT_ONCE, async (key) => {
+    if (hole === null) return true;
+    const read = await orNull(() => readHeader(store, key));
+    return read !== null && generationIn(read.header) < end.generation;
+  });
+  strays.push(...beyond.filter((_, index) => isLeft[index]));
+  return strays.map((key) => ({ key, what: 'stray', digest: null }));
 }
 
 /** Told by its openings and its end, as far as these can be read: what is to be mended may be damaged anywhere. */
 async function highestGeneration(archive: Archive): Promise<number> {
   const { store, info } = archive;
-  const terms: number[] = [];
-  for await (const { key } of store.list(termsPrefix(info.stream), { delimiter: '/' })) terms.push(termOf(key) ?? 0);
-  const firsts = await mapAtOnce(terms, 64, async (term) => {
-    try {
-      const { header } = await readHeader(store, placeKey(info.stream, { term, slot: 0 }));
-      return header.archive === info.archive ? generationIn(header) : 0;
-    } catch (error) {
-      if (isUnreadable(error)) return 0;
-      throw error;
-    }
+  const firsts = await mapAtOnce(await termsFrom(archive, 1), 64, async (term) => {
+    const opening = await orNull(() => readHeader(store, placeKey(info.stream, { term, slot: 0 })));
+    const header = opening?.header;
+    return header?.archive === info.archive ? generationIn(header) : 0;
   });
-  const end = await findEnd(archive, null).catch((error) => {
-    if (isUnreadable(error)) return null;
-    throw error;
-  });
+  const end = await orNull(() => findEnd(archive, null));
   return Math.max(0, end?.generation ?? 0, ...firsts);
 }
 
 const UNREADABLE = new Set(['NOT_FOUND', 'BAD_OBJECT', 'CHAIN_BROKEN']);
-const isUnreadable = (error: unknown): boolean => error instanceof ShipmateError && UNREADABLE.has(error.code);
+const isUnreadable = (error: unknown): error is ShipmateError =>
+  error instanceof ShipmateError && UNREADABLE.has(error.code);
+
+/** Null where what is read is not there, or damaged. */
+async function orNull<T>(read: () => Promise<T>): Promise<T | null> {
+  try {
+    return await read();
+  } catch (error) {
+    if (isUnreadable(error)) return null;
+    throw error;
+  }
+}
 
 function promotedLater({ info, store }: Archive, to: ObjectStore, generation: RepairPlan['generation']): ShipmateError {
   return new ShipmateError(
@@ -312,6 +349,13 @@ function bothGoOn({ info, store }: { info: { stream: string }; store: ObjectStor
       hint: 'neither is damaged there: find out which one the daemons ship to, and give the other one an empty place',
     },
   );
+}
+
+function pruned({ store, info }: Archive, key: string): ShipmateError {
+  return new ShipmateError(`object ${key} was deleted from store ${store.name} by a prune meanwhile`, {
+    code: 'PRUNED',
+    hint: `what was written by now is right: repair stream ${info.stream} again`,
+  });
 }
 
 function takenMeanwhile(store: ObjectStore, key: string): ShipmateError {

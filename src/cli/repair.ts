@@ -78,7 +78,7 @@ export function planText({ flaws, objects, generation }: RepairPlan, { from, to 
     ...flaws.slice(0, SHOWN).map(({ key, what }) => `  ${what}: ${key}`),
     ...(flaws.length > SHOWN ? [`  … and ${flaws.length - SHOWN} more`] : []),
   ];
-  if (generation.to < generation.from) {
+  if (generation.to < generation.from && replaced > 0) {
     lines.push(
       `${to} is of an older generation (${generation.to}, ${from}: ${generation.from}): what it holds beyond the promotion is ` +
         'no part of the archive any more, and is replaced',

@@ -3,9 +3,9 @@ import fc from 'fast-check';
 import { planPrune, prune } from '../../src/archive/prune.ts';
 import { planRepair, type RepairPlan, repair } from '../../src/archive/repair.ts';
 import { newClaim, sealOpenTerm } from '../../src/archive/takeover.ts';
-import { type Archive, findEnd } from '../../src/archive/walk.ts';
+import { type Archive, findEnd, readFloor } from '../../src/archive/walk.ts';
 import { decodeHeader, encodeHeader } from '../../src/core/header.ts';
-import { placeKey, streamKey, termsPrefix } from '../../src/core/keys.ts';
+import { floorKey, floorsPrefix, placeKey, streamKey, termsPrefix } from '../../src/core/keys.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
 import { silent } from '../../src/restore/progress.ts';
 import { demandArchive } from '../../src/restore/reading.ts';
@@ -92,8 +92,7 @@ describe('repair', () => {
   });
 
   test('fills an empty store, also from an archive that was pruned, and one whose stream.json is damaged', async () => {
-    const retention = { keep: { segments: 1 }, now: () => new Date(), isCompanion };
-    await prune(archive, await planPrune(archive, retention, []), { isCompanion, signal });
+    await pruneTo(archive, 1);
     const nas = new MemoryStore('nas');
     await mended(nas);
     expect(contents(nas)).toEqual(contents(main));
@@ -105,8 +104,7 @@ describe('repair', () => {
   test('leaves what retention deleted in one store alone', async () => {
     const nas = main.copy('nas');
     const copy = await demandArchive(nas, STREAM);
-    const retention = { keep: { segments: 1 }, now: () => new Date(), isCompanion };
-    await prune(copy, await planPrune(copy, retention, []), { isCompanion, signal });
+    await pruneTo(copy, 1);
     const pruned = contents(nas);
     expect((await plan(nas)).flaws).toEqual([]);
     const key = nas.keys(termsPrefix(STREAM)).at(-1)!;
@@ -170,13 +168,7 @@ describe('repair', () => {
   });
 
   test('mends an old primary from the copy that was promoted, never the other way round', async () => {
-    const nas = main.copy('nas');
-    const promoted = await demandArchive(nas, STREAM);
-    await ship(archive); // what the copy never got
-    const by = { claim: newClaim(), node: 'b', now: () => new Date(), generation: 1 };
-    await sealOpenTerm(promoted, await findEnd(promoted, null), by, { signal });
-    log.truncate(300);
-    await ship(promoted);
+    const { nas, promoted } = await promotion();
     await expect(plan(nas)).rejects.toMatchObject({ code: 'PROMOTED_LATER' });
 
     const { generation, flaws } = await mended(main, promoted);
@@ -191,4 +183,124 @@ describe('repair', () => {
       expect(await main.create(key, nas.peek(key), signal)).toBe('created');
     }
   });
+
+  test.each([false, true])('of an old primary is safe to repeat too (pruned since: %s)', async (isPruned) => {
+    const { nas, promoted } = await promotion();
+    for (let term = 0; term < 3; term++) await ship(archive); // on and on, where nobody looks any more
+    if (isPruned) {
+      await ship(promoted);
+      await pruneTo(promoted, 1);
+    }
+    const whole = main.copy('whole');
+    await mended(whole, promoted);
+    const end = await findEnd(promoted, null);
+    expect(await findEnd(await demandArchive(whole, STREAM), null)).toEqual(end);
+    expect(whole.keys(termsPrefix(STREAM)).filter((key) => key >= placeKey(STREAM, end))).toEqual([]);
+    for (let step = 0, died = true; died; step += 5) {
+      const to = main.copy('to');
+      died = await diesAt(step, to, promoted);
+      await mended(to, promoted);
+      expect(contents(to)).toEqual(contents(whole));
+    }
+    expect(nas.keys().length).toBeGreaterThan(0);
+  });
+
+  test('takes nothing from an old primary that the promoted store can’t prove, behind a hole of its own', async () => {
+    const { nas, promoted } = await promotion();
+    const lost = nas.keys(termsPrefix(STREAM))[20]!;
+    await nas.delete([lost]);
+    const before = contents(main);
+    expect((await mended(main, promoted)).hole).not.toBeNull();
+    expect(contents(main)).toEqual(before);
+  });
+
+  test('fills a store from an archive that was pruned, also after it died at any moment', async () => {
+    await pruneTo(archive, 1);
+    for (let step = 0, died = true; died; step++) {
+      const nas = new MemoryStore('nas');
+      died = await diesAt(step, nas, archive);
+      // A copier that comes before it is run again finds the openings wherever there is a floor.
+      if (nas.keys(floorsPrefix(STREAM)).length > 0)
+        expect(nas.keys(placeKey(STREAM, { term: 1, slot: 0 }))).toHaveLength(1);
+      await mended(nas);
+      expect(contents(nas)).toEqual(contents(main));
+      expect(
+        (await verify(new ChunkReader(await demandArchive(nas, STREAM)), { deep: true, progress: silent })).faults,
+      ).toEqual([]);
+    }
+  });
+
+  test('makes no hole where retention deletes what it is about to bring', async () => {
+    const nas = new MemoryStore('nas');
+    let mutations = 0;
+    const slow = new FaultyStore(nas, (operation) => {
+      if (operation !== 'create' || mutations++ !== 5) return undefined;
+      return { kind: 'delay', until: pruneTo(archive, 1) };
+    });
+    const found = await plan(slow);
+    await expect(repair(found, { from: archive, to: slow, isCompanion, signal })).rejects.toMatchObject({
+      code: 'PRUNED',
+    });
+    const copy = await demandArchive(nas, STREAM);
+    const faults = async () => (await verify(new ChunkReader(copy), { deep: true, progress: silent })).faults;
+    expect(await faults()).toEqual([]);
+    await mended(nas);
+    expect(await faults()).toEqual([]);
+    expect(await findEnd(copy, null)).toEqual(await findEnd(archive, null));
+  });
+
+  test('lets a store whose chain has a hole below the floor of the other begin there, too', async () => {
+    const nas = main.copy('nas');
+    await nas.delete([keysOfChain()[3]!]);
+    await pruneTo(archive, 1);
+    await mended(nas);
+    const copy = await demandArchive(nas, STREAM);
+    expect((await verify(new ChunkReader(copy), { deep: true, progress: silent })).faults).toEqual([]);
+    expect(await readFloor(copy)).toEqual(await readFloor(archive));
+  });
+
+  test('mends floors, and openings and seals below them', async () => {
+    await pruneTo(archive, 1);
+    const nas = main.copy('nas');
+    const [opening] = keysOfChain();
+    const [floor] = main.keys(floorsPrefix(STREAM));
+    for (const key of [opening!, floor!]) {
+      DAMAGES.garbage!(nas, key);
+      expect((await mended(nas)).flaws).toMatchObject([{ key, what: 'damaged' }]);
+      expect(contents(nas)).toEqual(contents(main));
+    }
+    // One that only the mended store ever had.
+    const key = floorKey(STREAM, await findEnd(archive, null));
+    nas.overwrite(key, Buffer.from('{'));
+    expect((await mended(nas)).flaws).toMatchObject([{ key, what: 'stray' }]);
+    expect(contents(nas)).toEqual(contents(main));
+  });
 });
+
+/** The copy was promoted while the old primary, which did not hear of it, went on. */
+async function promotion(): Promise<{ nas: MemoryStore; promoted: Archive }> {
+  const nas = main.copy('nas');
+  const promoted = await demandArchive(nas, STREAM);
+  await ship(archive); // what the copy never got
+  const by = { claim: newClaim(), node: 'b', now: () => new Date(), generation: 1 };
+  await sealOpenTerm(promoted, await findEnd(promoted, null), by, { signal });
+  log.truncate(300);
+  await ship(promoted);
+  return { nas, promoted };
+}
+
+async function pruneTo(which: Archive, segments: number): Promise<void> {
+  const retention = { keep: { segments }, now: () => new Date(), isCompanion };
+  await prune(which, await planPrune(which, retention, []), { isCompanion, signal });
+}
+
+/** Mends, and is killed at the mutation that is told; whether it came to that. */
+async function diesAt(step: number, to: MemoryStore, from: Archive): Promise<boolean> {
+  let mutations = 0;
+  const dying = new FaultyStore(to, (operation) => {
+    const isMutation = operation === 'create' || operation === 'delete';
+    return isMutation && mutations++ >= step ? { kind: 'before', error: new Error('killed') } : undefined;
+  });
+  await repair(await plan(dying, from), { from, to: dying, isCompanion, signal }).catch(() => {});
+  return mutations > step;
+}
