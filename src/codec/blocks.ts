@@ -15,8 +15,8 @@ export interface Block {
 export interface BlockPool {
   /** A block, as soon as there is one; first come, first served. Aborting leaves the queue (throws the signal's reason). */
   acquire(signal: AbortSignal): Promise<Block>;
-  /** Makes room for more blocks, or for larger ones: then there may be fewer, as soon as those that are out come back. */
-  grow(to: BlockPoolOptions): void;
+  /** From now on there are so many blocks of such a size; those that are out may be others until they come back. */
+  resize(to: BlockPoolOptions): void;
   /** Blocks that are out now, and callers that wait for one. */
   readonly usage: { readonly blocks: number; readonly waiting: number };
 }
@@ -29,8 +29,7 @@ export interface BlockPoolOptions {
 
 export function openBlockPool(options: BlockPoolOptions): BlockPool {
   let { blockBytes } = options;
-  let maxBlocks = Math.floor(options.maxBytes / blockBytes);
-  if (!(maxBlocks >= 1)) throw new RangeError(`no block of ${blockBytes} bytes fits into ${options.maxBytes}`);
+  let maxBlocks = blocksIn(options);
   const free: ArrayBuffer[] = [];
   const waiting = new Set<(memory: ArrayBuffer) => void>();
   let out = 0;
@@ -41,9 +40,9 @@ export function openBlockPool(options: BlockPoolOptions): BlockPool {
       if (!lent) return;
       lent = false;
       const { buffer } = block.bytes;
-      // It was lost with an encoder's thread, or is of a size that has been outgrown.
+      // It was lost with an encoder's thread, or is of a size that is no longer lent.
       const isOfUse = !buffer.detached && buffer.byteLength === blockBytes;
-      const isTooMany = out > maxBlocks; // there were more of the smaller ones
+      const isTooMany = out > maxBlocks; // there were more
       const [next] = waiting;
       if (next && !isTooMany) {
         waiting.delete(next);
@@ -78,16 +77,10 @@ export function openBlockPool(options: BlockPoolOptions): BlockPool {
       out++;
       return lend(free.pop() ?? new ArrayBuffer(blockBytes));
     },
-    grow(to) {
-      // By the size that is asked for: who asks for small blocks needs as many of them, though they are larger here.
-      const blocks = Math.floor(to.maxBytes / to.blockBytes);
-      if (to.blockBytes > blockBytes) {
-        free.length = 0;
-        blockBytes = to.blockBytes;
-        maxBlocks = blocks;
-      } else {
-        maxBlocks = Math.max(maxBlocks, blocks);
-      }
+    resize(to) {
+      maxBlocks = blocksIn(to);
+      blockBytes = to.blockBytes;
+      free.length = 0;
       for (const serve of waiting) {
         if (out >= maxBlocks) break;
         waiting.delete(serve);
@@ -99,4 +92,10 @@ export function openBlockPool(options: BlockPoolOptions): BlockPool {
       return { blocks: out, waiting: waiting.size };
     },
   };
+}
+
+function blocksIn({ blockBytes, maxBytes }: BlockPoolOptions): number {
+  const blocks = Math.floor(maxBytes / blockBytes);
+  if (!(blocks >= 1)) throw new RangeError(`no block of ${blockBytes} bytes fits into ${maxBytes}`);
+  return blocks;
 }

@@ -31,8 +31,7 @@ export async function reload(
 ): Promise<ReloadOutcome> {
   try {
     const next = await read(streams.config);
-    pool.grow(poolFor(next));
-    const changes = await streams.change(next);
+    const changes = await changeWithRoom(next, { streams, pool });
     limits.change(next.limits);
     log.setLevel(logLevel(process.env, next.logLevel));
     metrics.reloaded(true);
@@ -46,12 +45,26 @@ export async function reload(
   }
 }
 
+/** Until all that change have left there must be blocks for them, and at once for those that come. */
+async function changeWithRoom(next: Config, { streams, pool }: Pick<Reloadable, 'streams' | 'pool'>) {
+  pool.resize(poolFor(streams.config, next));
+  try {
+    return await streams.change(next);
+  } finally {
+    pool.resize(poolFor(streams.config));
+  }
+}
+
 /** Plain bytes of all streams together that may wait for their encoding, at the least. */
 const POOL_BYTES = 32 << 20;
 
-/** Each stream gathers in one block; beyond that, enough for the encoder's threads to stay busy. */
-export function poolFor(config: Config): BlockPoolOptions {
-  const streams = Object.values(config.streams);
-  const blockBytes = Math.max(SLICE_BYTES, ...streams.map(({ chunk }) => chunk.maxBytes));
-  return { blockBytes, maxBytes: Math.max(POOL_BYTES, (streams.length + 2) * blockBytes) };
+/**
+ * Each stream gathers in one block; beyond that, enough for the encoder's threads to stay busy. Of several configs: what
+ * any of them needs.
+ */
+export function poolFor(...configs: readonly Config[]): BlockPoolOptions {
+  const streams = configs.map((config) => Object.values(config.streams));
+  const blockBytes = Math.max(SLICE_BYTES, ...streams.flat().map(({ chunk }) => chunk.maxBytes));
+  const blocks = 2 + Math.max(...streams.map(({ length }) => length));
+  return { blockBytes, maxBytes: Math.max(POOL_BYTES, blocks * blockBytes) };
 }

@@ -58,29 +58,32 @@ describe('the block pool', () => {
     const pool = openBlockPool({ blockBytes: 8, maxBytes: 8 });
     const small = await pool.acquire(never);
     const waiting = pool.acquire(never);
-    pool.grow({ blockBytes: 16, maxBytes: 48 });
+    pool.resize({ blockBytes: 16, maxBytes: 48 });
     const served = await waiting;
     expect(served.bytes.length).toBe(16);
     small.release();
     const blocks = [await pool.acquire(never), await pool.acquire(never)];
     expect(blocks.map(({ bytes }) => bytes.length)).toEqual([16, 16]);
     expect(pool.usage).toEqual({ blocks: 3, waiting: 0 });
-    pool.grow({ blockBytes: 8, maxBytes: 8 });
-    served.release();
-    expect((await pool.acquire(never)).bytes.length).toBe(16);
   });
 
-  test('counts the blocks that are asked for, whatever the size of those that it has', async () => {
-    const pool = openBlockPool({ blockBytes: 64, maxBytes: 128 });
-    pool.grow({ blockBytes: 8, maxBytes: 32 });
-    for (let n = 0; n < 4; n++) expect((await pool.acquire(never)).bytes.length).toBe(64);
-    expect(pool.usage).toEqual({ blocks: 4, waiting: 0 });
+  test('shrinks: what comes back is let go of, and only as many are lent as are asked for', async () => {
+    const pool = openBlockPool({ blockBytes: 64, maxBytes: 256 });
+    const large = await Promise.all([1, 2, 3].map(() => pool.acquire(never)));
+    large.pop()!.release();
+    pool.resize({ blockBytes: 8, maxBytes: 16 });
+    const waiting = pool.acquire(never);
+    large.pop()!.release();
+    expect((await waiting).bytes.length).toBe(8);
+    large.pop()!.release();
+    expect((await pool.acquire(never)).bytes.length).toBe(8);
+    expect(pool.usage).toEqual({ blocks: 2, waiting: 0 });
   });
 
   test('lends fewer once they are larger: those that are too many are not lent again', async () => {
     const pool = openBlockPool({ blockBytes: 8, maxBytes: 32 });
     const small = await Promise.all([1, 2, 3, 4].map(() => pool.acquire(never)));
-    pool.grow({ blockBytes: 64, maxBytes: 128 });
+    pool.resize({ blockBytes: 64, maxBytes: 128 });
     const waiting = pool.acquire(never);
     small[0]!.release();
     small[1]!.release();
