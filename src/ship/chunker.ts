@@ -16,6 +16,13 @@ export interface Cut {
   readonly readAtMs: number;
 }
 
+/** Where a chunk begins, or what was added behind its boundary. */
+interface Start {
+  readonly from: Position;
+  readonly readAtMs: number;
+  readonly firstEventMs: number | null;
+}
+
 /** Where a chunk may end: after the last slice that was added, or the last one on a transaction boundary. */
 interface Mark {
   readonly to: Position;
@@ -40,11 +47,12 @@ export class Chunker {
   #block: Block | null = null;
   /** Bytes behind the last cut's boundary, until the next block is there. */
   #carried: Uint8Array | null = null;
-  #from: Position | null = null;
   #added: Mark | null = null;
   #boundary: Mark | null = null;
-  #firstEventMs: number | null = null;
-  #readAtMs = 0;
+  /** Of what is gathered up to the boundary; null where there is none. */
+  #start: Start | null = null;
+  /** Of what lies behind the boundary, or of all where there is none. */
+  #behind: Start | null = null;
 
   constructor(options: ChunkerOptions) {
     this.#options = options;
@@ -69,14 +77,10 @@ export class Chunker {
   /** Copies the slice's bytes; waits for a block where none is held. */
   async add(slice: LogSlice, signal: AbortSignal): Promise<void> {
     const block = await this.#hold(signal);
-    if (this.#added === null) {
-      this.#from = slice.from;
-      this.#firstEventMs = null;
-      this.#readAtMs = this.#options.nowMs();
-    }
     const offset = this.#added?.length ?? 0;
     block.bytes.set(slice.bytes, offset);
-    this.#firstEventMs ??= slice.firstEventMs;
+    const { from, firstEventMs } = slice;
+    this.#behind = joined(this.#behind, { from, firstEventMs, readAtMs: this.#options.nowMs() });
     this.#added = {
       to: slice.to,
       length: offset + slice.bytes.length,
@@ -84,7 +88,10 @@ export class Chunker {
       lastEventMs: slice.lastEventMs ?? this.#added?.lastEventMs ?? null,
       openTransaction: !slice.boundary,
     };
-    if (slice.boundary || slice.endsSegment) this.#boundary = this.#added;
+    if (!slice.boundary && !slice.endsSegment) return;
+    this.#boundary = this.#added;
+    this.#start = joined(this.#start, this.#behind);
+    this.#behind = null;
   }
 
   /**
@@ -93,17 +100,17 @@ export class Chunker {
    */
   async take(signal: AbortSignal): Promise<Cut | null> {
     const end = this.#boundary ?? this.#added;
-    if (end === null || this.#from === null) return null;
+    const start = this.#start ?? this.#behind;
+    if (end === null || start === null) return null;
     const block = await this.#hold(signal);
-    const cut: Cut = { ...end, from: this.#from, block, firstEventMs: this.#firstEventMs, readAtMs: this.#readAtMs };
     const rest = this.#added!.length - end.length;
     this.#carried = rest > 0 ? new Uint8Array(block.bytes.subarray(end.length, this.#added!.length)) : null;
     this.#added = rest > 0 ? { ...this.#added!, length: rest } : null;
-    this.#from = end.to;
-    this.#firstEventMs = null;
+    this.#behind = rest > 0 ? this.#behind : null;
+    this.#start = null;
     this.#boundary = null;
     this.#block = null;
-    return cut;
+    return { ...end, ...start, block };
   }
 
   /** Forgets what is gathered and gives the block back. */
@@ -113,6 +120,8 @@ export class Chunker {
     this.#carried = null;
     this.#added = null;
     this.#boundary = null;
+    this.#start = null;
+    this.#behind = null;
   }
 
   async #hold(signal: AbortSignal): Promise<Block> {
@@ -124,3 +133,7 @@ export class Chunker {
     return this.#block;
   }
 }
+
+/** The first with what follows it: the oldest event is the first that is known. */
+const joined = (first: Start | null, next: Start): Start =>
+  first === null ? next : { ...first, firstEventMs: first.firstEventMs ?? next.firstEventMs };

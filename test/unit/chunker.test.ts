@@ -5,9 +5,9 @@ import type { LogSlice } from '../../src/source/source.ts';
 
 const { signal } = new AbortController();
 
-function newChunker({ maxBytes = 100 } = {}) {
+function newChunker({ maxBytes = 100, nowMs = (): number => 0 } = {}) {
   const pool = openBlockPool({ blockBytes: maxBytes, maxBytes: maxBytes * 2 });
-  return new Chunker({ maxBytes, pool, nowMs: () => 0 });
+  return new Chunker({ maxBytes, pool, nowMs });
 }
 
 function slice(
@@ -57,4 +57,31 @@ test('a transaction that is larger than a chunk is cut inside, and says so', asy
   await chunker.add(slice(0, 100, { boundary: false }), signal);
   expect(chunker.ready).toBe(false);
   expect(await chunker.take(signal)).toMatchObject({ length: 100, openTransaction: true });
+});
+
+test('a chunk is as old as its own first bytes, also where each begins with what was carried over', async () => {
+  let nowMs = 0;
+  const chunker = newChunker({ nowMs: () => nowMs });
+  const shipped: unknown[] = [];
+  await chunker.add(slice(0, 10, { firstEventMs: 1_000 }), signal);
+  for (let at = 10; at < 100; at += 30) {
+    nowMs += 100;
+    await chunker.add(slice(at, 10, { boundary: false, firstEventMs: 1_000 + nowMs }), signal);
+    const cut = (await chunker.take(signal))!;
+    shipped.push([cut.from.offset, cut.readAtMs, cut.firstEventMs]);
+    cut.block.release();
+    await chunker.add(slice(at + 10, 20, { firstEventMs: 5_000 }), signal);
+  }
+  expect(shipped).toEqual([
+    [0, 0, 1_000],
+    [10, 100, 1_100],
+    [40, 200, 1_200],
+  ]);
+});
+
+test('what lies behind a chunk says nothing of its time', async () => {
+  const chunker = newChunker();
+  await chunker.add(slice(0, 10), signal);
+  await chunker.add(slice(10, 10, { boundary: false, firstEventMs: 2_000, lastEventMs: 2_000 }), signal);
+  expect(await chunker.take(signal)).toMatchObject({ length: 10, firstEventMs: null, lastEventMs: null });
 });
