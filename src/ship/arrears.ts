@@ -9,7 +9,14 @@ import { comparePlaces, placeKey, placeOf, termsPrefix } from '../core/keys.ts';
 export class Arrears {
   #listed: number | null = 0;
   #grown = 0;
+  /** Of the listing that counts, the last one that was begun. */
   #counting = 0;
+  #hasFailed = false;
+
+  /** Whether nothing will tell it any more: to be counted again. */
+  get isLost(): boolean {
+    return this.#hasFailed;
+  }
 
   /** Null while it is not known. */
   get bytes(): number | null {
@@ -26,32 +33,48 @@ export class Arrears {
 
   /** The copy has all. */
   clear(): void {
-    this.#counting++;
+    this.stop();
     this.#listed = 0;
     this.#grown = 0;
   }
 
   /** Begins to count what the primary holds from one place up to another; what is added and taken meanwhile counts too. */
   count(archive: Archive, from: ChainEnd, upTo: ChainEnd): void {
-    const counting = ++this.#counting;
+    this.stop();
+    const counting = this.#counting;
     this.#listed = null;
     this.#grown = 0;
-    this.#list(archive, from, upTo).then(
+    const isOver = () => counting !== this.#counting;
+    this.#list(archive, { from, upTo, isOver }).then(
       (bytes) => {
-        if (counting === this.#counting) this.#listed = bytes;
+        if (!isOver()) this.#listed = bytes;
       },
-      () => {}, // not known, then: the copier meets what is wrong itself
+      () => {
+        this.#hasFailed = !isOver(); // the copier meets what is wrong itself
+      },
     );
   }
 
-  async #list({ store, info }: Archive, from: ChainEnd, upTo: ChainEnd): Promise<number> {
+  /** Nobody asks any more: a listing of millions ends. */
+  stop(): void {
+    this.#counting++;
+    this.#hasFailed = false;
+  }
+
+  async #list({ store, info }: Archive, { from, upTo, isOver }: Extent): Promise<number> {
     const after = from.last ? placeKey(info.stream, from.last) : undefined;
     let bytes = 0;
     for await (const { key, size } of store.list(termsPrefix(info.stream), after === undefined ? {} : { after })) {
       const place = placeOf(key);
-      if (place !== null && comparePlaces(place, upTo) >= 0) break;
+      if (isOver() || (place !== null && comparePlaces(place, upTo) >= 0)) break;
       bytes += size;
     }
     return bytes;
   }
+}
+
+interface Extent {
+  readonly from: ChainEnd;
+  readonly upTo: ChainEnd;
+  readonly isOver: () => boolean;
 }

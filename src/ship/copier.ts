@@ -103,9 +103,11 @@ export class Copier {
 
   /** Copies until the signal aborts (throws its reason); returns when the copy has diverged. */
   async run(signal: AbortSignal): Promise<void> {
+    signal.addEventListener('abort', () => this.#arrears.stop(), { once: true });
     for (let failures = 0; ; failures++) {
       try {
         this.#at = await this.#answer(this.#begin(signal), signal);
+        this.#ahead = [];
         this.#options.onHeld(this.#at);
         for (;;) {
           await this.#goOn(signal, failures > 0);
@@ -114,7 +116,6 @@ export class Copier {
         }
       } catch (error) {
         if (signal.aborted) throw abortReason(signal);
-        this.#ahead = [];
         if (error instanceof ShipmateError && error.code === 'COPY_DIVERGED') return this.#leaveAlone(error);
         this.#fails(error);
       }
@@ -133,7 +134,7 @@ export class Copier {
     const end = await this.#provenEnd(signal);
     this.#hint = end.last && { ...end.last, digest: end.digest };
     this.#newest = null;
-    if (this.#at === null || comparePlaces(this.#at, end) !== 0) this.#count(end);
+    this.#countOn(end);
     const isBegun = (end.term > 1 || end.slot > 0) && (await isJoined(this.#copy(signal), end));
     if (isBegun) return end;
     const floor = await highestFloor(archive.store, stream);
@@ -151,6 +152,19 @@ export class Copier {
   #copy(signal: AbortSignal): Archive {
     const { archive, store } = this.#options;
     return { store: patient(store, { ...READS, signal }), info: archive.info };
+  }
+
+  /** What a failure left half done is known; else all that the copy lacks is listed. */
+  #countOn(end: ChainEnd): void {
+    const brought = this.#ahead.filter(({ read }) => comparePlaces(read.header, end) < 0);
+    const at = brought.at(-1)?.end ?? this.#at;
+    if (at === null || comparePlaces(at, end) !== 0 || this.#arrears.isLost) {
+      this.#count(end);
+      return;
+    }
+    for (const { bytes } of brought) this.#arrears.take(bytes);
+    this.#ahead.splice(0, brought.length); // once, also where what follows fails
+    this.#at = end;
   }
 
   #count(from: ChainEnd): void {

@@ -3,6 +3,7 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { copyDelayMs } from '../../src/core/copies.ts';
 import { placeKey, streamKey } from '../../src/core/keys.ts';
+import type { ObjectStore } from '../../src/store/store.ts';
 import { type Fault, FaultyStore, Gate, seededRandom } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
 import { HandMadePrimary } from '../helpers/copying.ts';
@@ -113,6 +114,60 @@ describe('a copy', () => {
     expect(running.copier.status).toMatchObject({ state: 'ok', lagBytes: 0, lagSeconds: 0 });
     await running.stop();
     expect(await primary.differences(copy)).toEqual([]);
+  });
+
+  test('whose store fails again and again costs the primary one listing, and its lag is right all the same', async () => {
+    const primary = await HandMadePrimary.make();
+    await primary.ship(60);
+    const copy = new MemoryStore('copy');
+    const random = seededRandom(1);
+    const kinds = ['before', 'after'] as const;
+    const failing = new FaultyStore(copy, (operation) =>
+      operation === 'create' && random() < 0.3 ? { kind: kinds[random() < 0.5 ? 0 : 1]! } : undefined,
+    );
+    let listings = 0;
+    const store = new FaultyStore(primary.memory, (operation, key) => {
+      if (operation === 'list' && key === 'orders/terms/') listings++;
+      return undefined;
+    });
+    const running = new Running(primary, failing, { archive: { ...primary.archive, store } });
+    const bytesOf = (keys: string[]) => keys.reduce((sum, key) => sum + primary.memory.peek(key).length, 0);
+    await until('half of it is there', () => copy.keys('orders/terms/').length >= 30, { everyMs: 1 });
+    await running.stop();
+    const missing = primary.memory.keys('orders/terms/').filter((key) => !copy.keys(key).length);
+    const { lagBytes } = running.copier.status;
+    expect(listings).toBe(1);
+    // What the last batch brought counts when it is over, or when it is looked at again.
+    expect(lagBytes).toBeGreaterThanOrEqual(bytesOf(missing));
+    expect(lagBytes).toBeLessThanOrEqual(bytesOf(missing) + 4 * 1_000);
+  });
+
+  test('that is left stops to be listed for', async () => {
+    const primary = await HandMadePrimary.make();
+    await primary.ship(3);
+    const { promise: ended, resolve: ends } = Promise.withResolvers<void>();
+    async function* list(prefix: string, from: object) {
+      try {
+        for await (const object of primary.memory.list(prefix, from)) {
+          do {
+            yield object;
+            await delay(1);
+          } while (prefix === 'orders/terms/'); // of millions of objects
+        }
+      } finally {
+        if (prefix === 'orders/terms/') ends();
+      }
+    }
+    const store = new Proxy<ObjectStore>(primary.memory, {
+      get(target, key) {
+        const value = key === 'list' ? list : Reflect.get(target, key);
+        return typeof value === 'function' ? value.bind(target) : value;
+      },
+    });
+    const running = new Running(primary, new MemoryStore('copy'), { archive: { ...primary.archive, store } });
+    await until('it has begun', () => running.held);
+    await running.stop();
+    await ended;
   });
 
   test('has no chunk before those that it says were durable', async () => {
