@@ -155,7 +155,8 @@ describe('cutting a binlog into slices', () => {
     const transactions = new Transactions('mariadb', gtidStateAt('mariadb', ''));
     const buffer = new SliceBuffer(maxSliceBytes);
     const place = { offset: 0, id: '', insideEventTo: null };
-    return new Slices({ segment, header, flavour: 'mariadb', transactions, ...place, buffer });
+    const log = { debug() {}, info() {}, warn() {}, error() {} };
+    return new Slices({ segment, header, flavour: 'mariadb', transactions, ...place, buffer, log });
   }
 
   /** All slices that the file has when it is read at each of the given sizes. */

@@ -118,6 +118,23 @@ describe('what can be shipped', () => {
     expect(shippedBytes('binlog.000002')).toEqual(readFileSync(join(bench.binlogs.dir, 'binlog.000002')));
   });
 
+  test('what the log itself says that it lacks is told, once for each file', async () => {
+    const write = (sequence: number, server: number) =>
+      bench.binlogs.write(binlog.gtid({ sequence, server }), binlog.rows(50), binlog.xid());
+    for (const sequence of [1, 2]) write(sequence, 9);
+    // On the server's own writes nobody can have been left behind: its number was set.
+    write(7, 1);
+    await bench.shipping.ship(bench.source);
+    expect(bench.warnings).toEqual([]);
+    for (const sequence of [9, 10, 12]) write(sequence, 9);
+    bench.binlogs.write(binlog.event(26, Buffer.from([1, 0, 0])));
+    await bench.shipping.ship(bench.source);
+    expect(bench.warnings).toEqual([
+      expect.stringContaining('0-9-9 follows 0-1-7: what is between was skipped'),
+      expect.stringContaining('incident'),
+    ]);
+  });
+
   test("encrypted binlogs are refused, MariaDB's and MySQL's", async () => {
     const first = Buffer.concat([binlog.MAGIC, binlog.formatDescription(), binlog.startEncryption()]);
     const encryptedMagic = Buffer.from([0xfd, 0x62, 0x69, 0x6e]);

@@ -153,6 +153,13 @@ export class MariadbGtidState implements GtidState {
     return { domain: this.#domain, server: this.#server, sequence: sequenceOf(begun) };
   }
 
+  /** Whether numbers of its domain are missing before the transaction that began last, and another server wrote it. */
+  skippedBy(serverId: number): boolean {
+    const highest = this.#server === serverId ? undefined : this.#highest(this.#domain);
+    if (!highest || (this.#high === highest.high && this.#low <= highest.low + 1)) return false;
+    return this.begunGtid().sequence > sequenceOf(highest) + 1n;
+  }
+
   clone(): MariadbGtidState {
     const copy = new MariadbGtidState();
     for (const [number, { last, servers }] of this.#domains) {

@@ -55,7 +55,9 @@ export async function inspectServer({ url, flavour, backlog, newest }: InspectOp
 const otherServer = (url: string, asked: string, writtenBy: string): Finding => ({
   level: 'error',
   message: `the server at ${redact(url)} is ${asked}, but the newest binlog here was written by ${writtenBy}`,
-  hint: 'let "url:" lead to the server whose binlogs are in "dir:", by its socket: never to an address that moves with the primary',
+  hint:
+    'let "url:" lead to the server whose binlogs are in "dir:", by its socket: never to an address that moves with the ' +
+    'primary. If its server_id was changed just now: FLUSH BINARY LOGS',
 });
 
 /** A server whose log_bin was changed and that was restarted leaves its old binlogs behind as if it were merely idle. */

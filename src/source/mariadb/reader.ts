@@ -122,15 +122,15 @@ export class LogReader {
     const header = await lineage.header(segment);
     if (!header && lineage.ended) throw this.#replaced();
     if (!header) return null;
-    const { flavour } = this.#options;
+    const { flavour, log } = this.#options;
     const transactions = new Transactions(flavour, gtidStateAt(flavour, header.startId));
     const place = { offset: 0, id: header.startId, insideEventTo: null };
-    return new Slices({ segment, header, flavour, transactions, ...place, buffer: this.#buffer });
+    return new Slices({ segment, header, flavour, transactions, ...place, buffer: this.#buffer, log });
   }
 
   /** Goes on at a position; null while the event there, which tells where it stands, is not whole. */
   async #resume(lineage: Lineage, from: Position): Promise<Slices | null> {
-    const { flavour } = this.#options;
+    const { flavour, log } = this.#options;
     const segment = lineage.find(from);
     if (!segment || !(await this.#enter(lineage, segment))) {
       throw new Discontinuity(`stream ${this.#options.stream}: the binlog ${from.segment} is gone`);
@@ -145,7 +145,7 @@ export class LogReader {
     if (size === from.offset && !ended && !lineage.ended) return null;
 
     const transactions = new Transactions(flavour, gtidStateAt(flavour, from.id));
-    const place = { offset: from.offset, id: from.id, buffer: this.#buffer };
+    const place = { offset: from.offset, id: from.id, buffer: this.#buffer, log };
     if (size === from.offset || (await isBetweenTransactions(segment, header, from.offset))) {
       return new Slices({ segment, header, flavour, transactions, ...place, insideEventTo: null });
     }

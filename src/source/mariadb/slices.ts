@@ -1,12 +1,13 @@
 import { crc32 } from '@node-rs/crc32';
+import type { Log } from '../../core/log.ts';
 import type { Position } from '../../core/position.ts';
 import type { LogSlice } from '../source.ts';
 import { corrupt } from './errors.ts';
-import { CHECKSUM_BYTES, eventLength, eventMs, eventType, HEADER_BYTES, MAGIC, typeName, u32 } from './events.ts';
+import { CHECKSUM_BYTES, eventLength, eventMs, eventType, HEADER_BYTES, MAGIC, TYPE, typeName, u32 } from './events.ts';
 import { type Fault, Framer } from './frames.ts';
-import { type Flavour, placeId } from './gtid.ts';
+import { type Flavour, gtidText, MariadbGtidState, placeId } from './gtid.ts';
 import type { Segment, SegmentHeader } from './segment.ts';
-import type { Transactions } from './transactions.ts';
+import { isGtid, type Transactions } from './transactions.ts';
 
 /** Memory that the slices of one reader are cut from, file after file: as long as the longest slice. */
 export class SliceBuffer {
@@ -31,6 +32,7 @@ export interface SlicesOptions {
   /** Where the event ends that `offset` lies in; null: it lies in none. */
   readonly insideEventTo: number | null;
   readonly buffer: SliceBuffer;
+  readonly log: Log;
 }
 
 /** How far a file may be read now. */
@@ -64,6 +66,7 @@ export class Slices {
   /** The last slice is still in the buffer's first bytes. */
   #taken = 0;
   #fault: Fault | null = null;
+  #hasToldSkip = false;
   #pieces: Pieces | null;
   #id: string;
   #boundaryMs: number | null = null;
@@ -139,6 +142,7 @@ export class Slices {
     for (let i = 0; i < framer.count; i++) {
       const end = framer.ends[i]!;
       transactions.event(bytes, at, end - checksumBytes);
+      this.#tellWhatIsMissing(at);
       this.#scannedMs = eventMs(bytes, at);
       if (transactions.atBoundary) {
         this.#boundary = end;
@@ -148,6 +152,32 @@ export class Slices {
     }
     this.#scanned = at;
     this.#fault = fault;
+  }
+
+  /** What the log itself says that it lacks: nobody else would know of it before a restore. */
+  #tellWhatIsMissing(at: number): void {
+    const { header, segment, transactions, log } = this.#options;
+    const type = eventType(this.#bytes, at);
+    if (type !== TYPE.incident && !isGtid(type)) return;
+    const { state } = transactions;
+    const place = { file: segment.path, offset: this.#offset + at };
+    if (type === TYPE.incident) {
+      log.warn('the server says that changes are missing in its binlog here (an incident event)', {
+        ...place,
+        hint: 'what is restored and goes beyond lacks them: take a base backup now',
+      });
+    } else if (!this.#hasToldSkip && state instanceof MariadbGtidState && state.skippedBy(header.serverId)) {
+      // One for each file: a replica that skips may do so often.
+      this.#hasToldSkip = true;
+      const { domain } = state.begunGtid();
+      log.warn(
+        `${state.begun()} follows ${gtidText(state.lastOf(domain)!)}: what is between was skipped on this replica`,
+        {
+          ...place,
+          hint: 'the archive lacks it too; if the primary has it, let its twin lead, and take a base backup. See docs/mariadb.md',
+        },
+      );
+    }
   }
 
   /** The first `end` bytes of the buffer as a slice. */
