@@ -6,11 +6,12 @@ import type { Piece } from '../core/ranges.ts';
 import { WitnessDigest } from '../core/witness.ts';
 import { ShipmateError } from '../errors.ts';
 import type { LogFormat } from '../source/source.ts';
+import { aloneIn } from './alone.ts';
 import { type Beside, besideOf, writeBeside } from './beside.ts';
 import type { ChunkReader } from './chunks.ts';
 import { fileBytes, type PlannedSegment, type RestorePlan } from './plan.ts';
 import type { Progress } from './progress.ts';
-import { attempt, finishTarget, lengthOf, type Note, prepareTarget } from './target.ts';
+import { attempt, finishTarget, lengthOf, makeTarget, type Note, prepareTarget } from './target.ts';
 import { untilText } from './until.ts';
 
 export interface RestoreOptions {
@@ -35,8 +36,14 @@ interface Target {
  * what is there and proves to be right is kept. Returns the bytes that were still to be written.
  */
 export async function restore(plan: RestorePlan, options: RestoreOptions): Promise<number> {
-  const { chunks, format, directory, progress } = options;
+  const { format, directory } = options;
   const beside = besideOf(plan, format, directory);
+  await makeTarget(directory);
+  return aloneIn(directory, () => writeAll(plan, beside, options));
+}
+
+async function writeAll(plan: RestorePlan, beside: Beside, options: RestoreOptions): Promise<number> {
+  const { chunks, directory, progress } = options;
   const note = noteOf(plan, beside);
   await prepareTarget(directory, note);
   return attempt(directory, async () => {

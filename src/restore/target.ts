@@ -5,6 +5,7 @@ import { codeOf, messageOf, ShipmateError, UsageError } from '../errors.ts';
 
 /** Stands in the target directory while a restore is not complete. */
 export const NOTE = '.shipmate-restore.json';
+const FOLDER_MODE = 0o750;
 const NEW_NOTE = `${NOTE}.new`;
 
 const note = z.object({
@@ -25,7 +26,30 @@ const note = z.object({
 export type Note = z.infer<typeof note>;
 
 /**
- * Makes the directory ready for the note's files: new, empty, or left by an unfinished restore of the same. Files that
+ * Makes the directory, and those above it, where they are missing. Their names are durable then. Throws UsageError where
+ * something else is there.
+ */
+export async function makeTarget(directory: string): Promise<void> {
+  await attempt(directory, () => makeFolder(directory));
+}
+
+/** Unlike mkdir's own `recursive`, which tries for ever where a parent is there and takes no directory, as /proc. */
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path, FOLDER_MODE);
+  } catch (error) {
+    const there = await stat(path).catch(() => null);
+    if (there?.isDirectory()) return;
+    if (there || codeOf(error) === 'ENOTDIR') throw new UsageError(`${path} is not a directory`, 'name another one');
+    if (codeOf(error) !== 'ENOENT' || path === dirname(path)) throw error;
+    await makeFolder(dirname(path));
+    await mkdir(path, FOLDER_MODE);
+  }
+  await syncFolder(dirname(path));
+}
+
+/**
+ * Makes an existing directory ready for the note's files: empty, or left by an unfinished restore of the same. Files that
  * such a restore wrote and that are not wanted any more are removed, and all links. Throws UsageError for any other directory.
  */
 export async function prepareTarget(directory: string, wanted: Note): Promise<void> {
@@ -35,7 +59,7 @@ export async function prepareTarget(directory: string, wanted: Note): Promise<vo
       demandSame(directory, left, wanted);
       await removeStale(directory, left, wanted);
     }
-    for (const folder of foldersOf(directory, wanted)) await mkdir(folder, { recursive: true, mode: 0o750 });
+    for (const folder of foldersOf(directory, wanted)) await makeFolder(folder);
     await writeDurably(join(directory, NEW_NOTE), `${JSON.stringify(wanted)}\n`);
     await rename(join(directory, NEW_NOTE), join(directory, NOTE));
     await syncFolder(directory);
@@ -46,7 +70,6 @@ export async function prepareTarget(directory: string, wanted: Note): Promise<vo
 export async function finishTarget(directory: string, written: Note): Promise<void> {
   await attempt(directory, async () => {
     for (const folder of foldersOf(directory, written)) await syncFolder(folder);
-    await syncFolder(dirname(directory));
     await rm(join(directory, NOTE));
     await syncFolder(directory);
   });
@@ -69,24 +92,13 @@ function foldersOf(directory: string, { files }: Note): string[] {
 }
 
 async function unfinishedNote(directory: string): Promise<Note | null> {
-  const names = await namesIn(directory);
-  if (names === null) return null;
+  const names = await readdir(directory);
   if (names.includes(NOTE)) return readNote(join(directory, NOTE), directory);
   if (names.every((name) => name === NEW_NOTE)) return null;
   throw new UsageError(
     `${directory} is not empty`,
     'restore writes into a new or empty directory, or goes on with an unfinished restore of the same range',
   );
-}
-
-async function namesIn(directory: string): Promise<string[] | null> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return null;
-    if (codeOf(error) === 'ENOTDIR') throw new UsageError(`${directory} is not a directory`, 'name another one');
-    throw error;
-  }
 }
 
 async function readNote(path: string, directory: string): Promise<Note> {
@@ -133,6 +145,8 @@ async function syncFolder(path: string): Promise<void> {
   const handle = await open(path, 'r');
   try {
     await handle.sync();
+  } catch (error) {
+    if (codeOf(error) !== 'EINVAL') throw error; // some network file systems have no such thing, and write names through
   } finally {
     await handle.close();
   }

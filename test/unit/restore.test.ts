@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
@@ -72,6 +72,15 @@ async function files(below = dir): Promise<Map<string, string>> {
     found.set(path.slice(below.length + 1), await readFile(path, 'latin1'));
   }
   return new Map([...found].sort());
+}
+
+/** As a user whose rights count, who owns the directory and the one above it. */
+async function asNobody(directory: string, work: () => Promise<void>): Promise<void> {
+  const NOBODY = 65_534;
+  if (process.geteuid?.() !== 0) return work();
+  for (const path of [directory, join(directory, '..')]) await chown(path, NOBODY, NOBODY);
+  process.seteuid?.(NOBODY);
+  await work().finally(() => process.seteuid?.(0));
 }
 
 /** What the log's files are, and the index beside them. */
@@ -455,6 +464,29 @@ describe('the target directory', () => {
   test('must be a directory', async () => {
     await writeFile(dir, '');
     await expect(restored()).rejects.toBeInstanceOf(UsageError);
+    await expect(restored({ into: join(dir, 'below') })).rejects.toBeInstanceOf(UsageError);
+  });
+
+  test('that nobody can make is an error, not an attempt without an end', async () => {
+    await expect(restored({ into: '/proc/restored' })).rejects.toThrow('the restore to /proc/restored failed: ENOENT');
+  });
+
+  test('may lie in one that can be entered, and not read', async () => {
+    await mkdir(dir);
+    await asNobody(dir, async () => {
+      await chmod(join(dir, '..'), 0o311);
+      await restored().finally(() => chmod(join(dir, '..'), 0o700));
+    });
+    expect(await files()).toEqual(expected());
+  });
+
+  test('is of one restore at a time: nobody takes back what the other is done with', async () => {
+    const options = { chunks: new ChunkReader(archive), format: fakeFormat(), directory: dir, progress: silent };
+    const afterwards = () => restored().then(() => {});
+    const refused = { code: 'RESTORE_RUNNING' };
+    await expect(restore(await plan(), { ...options, afterwards })).rejects.toMatchObject(refused);
+    await restored(); // the first one has ended
+    expect(await files()).toEqual(expected());
   });
 
   test('is not filled half-way when there is not enough room', async () => {
