@@ -21,6 +21,8 @@ export interface DeskOptions {
   readonly log: Log;
   /** The archive's end as this twin knows it. */
   readonly end: () => ChainEnd | null;
+  /** Whether this twin ships: then there is nothing to accept. */
+  readonly isMaster: () => boolean;
   /** Told whenever a decision arrived that the role loop must look at. */
   readonly onDecision: () => void;
 }
@@ -81,7 +83,7 @@ export class Desk {
     }
   }
 
-  /** While master: `leave` is called with a HandedOver when the term is to be handed over. */
+  /** From its election on: `leave` is called with a HandedOver when the stream is to be handed over. */
   onHandover(leave: ((reason: HandedOver) => void) | null): void {
     this.#leave = leave;
   }
@@ -129,10 +131,10 @@ export class Desk {
 
   async #take(pending: PendingRequest): Promise<void> {
     const { request } = pending;
-    const { cursors, stream } = this.#options;
+    const { cursors, stream, isMaster } = this.#options;
     if (request.kind === 'handover') {
       await this.#handOver(pending);
-    } else if (this.#leave) {
+    } else if (isMaster()) {
       await this.answer(pending, false, 'there is nothing to accept: a master ships this stream');
     } else {
       const head = await cursors.load(stream);

@@ -68,6 +68,7 @@ export async function keepRole(context: RoleContext, signal: AbortSignal): Promi
         if (error instanceof Deposed) tellDeposed(context, error);
         throw error;
       } finally {
+        context.desk.onHandover(null);
         context.enter('leaving');
         await leadership.resign();
       }
@@ -124,6 +125,7 @@ interface Reign {
 async function reign(context: RoleContext, { leadership, claim: firstClaim, signal }: Reign): Promise<never> {
   const { archive, coordination, readiness, desk, trouble, metrics, log, onObject } = context;
   const handover = new AbortController();
+  desk.onHandover((reason) => handover.abort(reason)); // also where it can't open a term: its store may be away for it alone
   const reigning = AbortSignal.any([signal, leadership.signal, handover.signal]);
   const retries = { signal: reigning, onFailure: trouble.reporter('store') };
   const patience = { signal: reigning, onSlow: trouble.reporter('archive') };
@@ -152,10 +154,8 @@ async function reign(context: RoleContext, { leadership, claim: firstClaim, sign
     context.onTerm(term);
     context.onSettled(end);
     context.enter('master');
-    desk.onHandover((reason) => handover.abort(reason));
     await desk.opened(`term ${end.term} was opened: ${located.result}`);
     const ending: unknown = await term.run(reigning).catch((error: unknown) => error);
-    desk.onHandover(null);
     end = term.end;
     readiness.moveTo(end);
     if (ending instanceof Deposed) throw ending; // the successor's cursor is newer than ours

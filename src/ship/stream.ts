@@ -148,6 +148,7 @@ export class StreamShipper {
     const signal = AbortSignal.any([until, moved.signal]);
     const archive = { ...opened.archive, store: patient(opened.archive.store, READS) };
     this.#archive = archive;
+    const isMaster = () => this.#role === 'master';
     const desk = new Desk({
       stream: name,
       node,
@@ -156,6 +157,7 @@ export class StreamShipper {
       twins: coordination.twins,
       log,
       end: () => readiness.end,
+      isMaster,
       onDecision: () => readiness.reconsider(),
     });
     const onObject = tellForeign(this.#options);
@@ -177,7 +179,6 @@ export class StreamShipper {
     const plan = { ...this.#options.plan, copies: opened.copies };
     this.#tellTooFewCopies(plan);
     const acknowledgement = new Acknowledgement(plan.ack);
-    const isMaster = () => this.#role === 'master';
     const leave = (why: Error) => moved.abort(why);
     const copies = new Copies({ ...this.#options, archive, plan, isMaster, acknowledgement });
     this.#copies = copies;

@@ -99,6 +99,24 @@ describe('what fails beside the archive', () => {
     await until('its status says no more of it', async () => (await told()) === 'master');
   });
 
+  test('a twin that was elected, and whose store is away for it alone, can be told to hand over', async () => {
+    const pair = newPair();
+    pair.log.append();
+    const before = pair.start('b');
+    await pair.shipped();
+    await before.stop();
+    const store = new FaultyStore(pair.store, (operation, key) =>
+      operation === 'create' && key.includes('/terms/') ? { kind: 'before' } : undefined,
+    );
+    const a = pair.start('a', { store });
+    await until('a can not open its term', () => /^taking-over; store: /.test(a.shipper.standing.reason));
+    pair.start('b');
+    await pair.isReady('b');
+    const answer = await a.client.requests.ask(STREAM, { kind: 'handover', to: 'b', ...asker }, BOUND_MS);
+    expect(answer).toEqual({ ok: true, message: 'a has resigned' });
+    await pair.hasRole('b', 'master');
+  });
+
   test('what ended one reign is no trouble any more in the next', async () => {
     const pair = newPair();
     pair.log.append();
