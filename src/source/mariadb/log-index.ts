@@ -31,13 +31,16 @@ export type Search =
   | { readonly kind: 'none' | 'before'; readonly at: Boundary };
 
 const BUFFER_BYTES = 1 << 20;
-/** Distance of remembered boundaries: so much is read again by a search, at most. */
+/** Distance of remembered boundaries at first: so much is read again by a search, at most. */
 const STEP_BYTES = 256 << 10;
+/** Of one file: then every second is forgotten. With forty domains the states of sixteen files took a gigabyte. */
+const MAX_STEPS = 512;
 /** Of so many files boundaries are remembered. */
 const MAX_FILES = 16;
 
 interface FileBoundaries {
-  readonly steps: Boundary[];
+  steps: Boundary[];
+  stepBytes: number;
   /** The last boundary found so far. */
   end: Boundary;
 }
@@ -134,7 +137,7 @@ export class LogIndex {
   async #scanned(usable: Usable): Promise<FileBoundaries> {
     const { segment } = usable;
     const start = startOf(usable);
-    const file = this.#files.get(segment) ?? { steps: [start], end: start };
+    const file = this.#files.get(segment) ?? { steps: [start], stepBytes: STEP_BYTES, end: start };
     this.#files.delete(segment);
     this.#files.set(segment, file);
     if (this.#files.size > MAX_FILES) this.#files.delete(this.#files.keys().next().value!);
@@ -142,7 +145,12 @@ export class LogIndex {
     if (size === file.end.offset) return file;
     await segment.sync(size);
     const visit: Visit = ({ offset, state }) => {
-      if (offset - file.steps.at(-1)!.offset >= STEP_BYTES) file.steps.push({ usable, offset, state: state.clone() });
+      if (offset - file.steps.at(-1)!.offset < file.stepBytes) return false;
+      file.steps.push({ usable, offset, state: state.clone() });
+      if (file.steps.length > MAX_STEPS) {
+        file.steps = file.steps.filter((_, i) => i % 2 === 0);
+        file.stepBytes *= 2;
+      }
       return false;
     };
     file.end = await this.#walk(file.end, size, { visit, tellsBefore: () => false });
