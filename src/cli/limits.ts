@@ -128,7 +128,8 @@ async function change(command: Command, options: SetOptions): Promise<void> {
 function warnOfAbsent(node: string | undefined, twins: Overview['twins']): void {
   const alive = twins.map((twin) => twin.node);
   if (node === undefined || alive.includes(node)) return;
-  process.stderr.write(`warning: no daemon of node ${node} is alive; ${printable(nearestHint(node, alive))}\n`);
+  const others = alive.length > 0 ? `; ${printable(nearestHint(node, alive))}` : '';
+  process.stderr.write(`warning: no daemon of node ${node} is alive${others}\n`);
 }
 
 async function takeBack(command: Command, { node, json = false }: ClearOptions): Promise<void> {
