@@ -36,12 +36,24 @@ export function connectionOptions(url: string) {
   const { hostname, port, username, password, searchParams } = new URL(url);
   const socketPath = searchParams.get('socket');
   return {
-    user: decodeURIComponent(username),
-    password: decodeURIComponent(password),
-    ...(socketPath ? { socketPath } : { host: hostname || 'localhost', port: Number(port || 3306) }),
+    user: decoded(username),
+    password: decoded(password),
+    ...(socketPath ? { socketPath } : { host: withoutBrackets(hostname) || 'localhost', port: Number(port || 3306) }),
     connectTimeout: ANSWER_WITHIN_MS,
   };
 }
+
+/** A "%" that encodes nothing stands for itself: in a password that was put into the URL as it is. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** In a URL an IPv6 address has them, for the driver it has none. */
+const withoutBrackets = (hostname: string) => hostname.replace(/^\[(.*)\]$/, '$1');
 
 async function close(connection: Connection): Promise<void> {
   await connection.end().catch(() => connection.destroy());
