@@ -155,12 +155,19 @@ class ReadPosition {
 const FILE_START = Buffer.from('\n# at 4\n');
 
 function clientFailed(stderr: string, cause: unknown): ShipmateError {
-  return new ShipmateError(`mariadb failed: ${firstError(stderr, cause)}`, {
+  const error = firstError(stderr, cause);
+  const wrong = TOO_LARGE.test(error)
+    ? 'see that the server runs, with a max_allowed_packet as large as where the log comes from'
+    : 'put right what the message names';
+  return new ShipmateError(`mariadb failed: ${error}`, {
     code: 'REPLAY_FAILED',
-    hint: 'what was applied before stays; put right what the message names, and run the same command again: it goes on there',
+    hint: `what was applied before stays; ${wrong}, and run the same command again: it goes on there`,
     cause,
   });
 }
+
+/** A server that is given more than its max_allowed_packet says so, or closes the connection in the middle of it. */
+const TOO_LARGE = /max_allowed_packet|ERROR 2006|ERROR 2013/;
 
 function readerFailed(stderr: string, cause: unknown): ShipmateError {
   return new ShipmateError(`mariadb-binlog failed: ${firstError(stderr, cause)}`, {
