@@ -10,7 +10,7 @@ import { addHelp } from './help.ts';
 export function defineRun(command: Command): void {
   addHelp(command, {
     notes: [
-      'Ends in order on SIGTERM and SIGINT: what is in flight is settled, and a twin that is ready takes over at once. A second signal ends it on the spot.',
+      'Ends in order on SIGTERM and SIGINT: uploads under way are broken off, and a twin that is ready takes over at once. A second signal ends it on the spot.',
       'Reads its config anew on SIGHUP: streams, stores, plans, limits and the log level can change while it runs. A config that is wrong is refused, and the old one stays in force.',
     ],
     examples: [

@@ -135,6 +135,18 @@ describe('the documentation', () => {
     expect(faults.map(({ path, match: [command] }) => `${path}: ${command}`)).toEqual([]);
   });
 
+  test('has every rule of the protocol that the source and the pages name', async () => {
+    const { text } = everything.find(({ path }) => path === 'docs/protocol.md')!;
+    const rules = new Set([...text.matchAll(/^(\d+)\. /gm)].map(([, number]) => Number(number)));
+    const tests = await textBelow('test/unit');
+    const pagesText = everything.map((page) => page.text).join('\n');
+    const told = [...`${source}\n${tests}\n${pagesText}`.matchAll(/\brules? (\d+)\b/g)].map(([, number]) =>
+      Number(number),
+    );
+    expect(told.length).toBeGreaterThan(50);
+    expect(told.filter((number) => !rules.has(number))).toEqual([]);
+  });
+
   test('tells what every command prints as JSON, of the status each field', async () => {
     const { text } = everything.find(({ path }) => path === 'docs/scripting.md')!;
     const rows = new Map(
