@@ -23,6 +23,8 @@ export interface AskedFile {
   readonly segment: string;
   /** By which it is known whether the daemon has the same one. */
   readonly inode: bigint;
+  /** Of all of it, where the inode did not show that. */
+  readonly witness: string | null;
 }
 
 export interface Durable {
@@ -30,6 +32,8 @@ export interface Durable {
   /** Why, or why not. */
   readonly reason: string;
   readonly hint?: string;
+  /** Nothing shows that the daemon has the same file: its witness would. */
+  readonly isOther?: boolean;
 }
 
 export interface Readiness {
@@ -132,12 +136,13 @@ function routeOfStream(path: string, query: URLSearchParams): ((view: AdminView)
   const stream = OF_STREAM.exec(path)?.[1];
   const segment = query.get('segment');
   const inode = query.get('inode');
+  const witness = query.get('witness');
   if (stream === undefined) return undefined;
   if (segment === null || inode === null || !/^\d{1,20}$/.test(inode)) {
     return async () => text(400, 'which segment, and which inode has it?\n');
   }
   return async (view) => {
-    const answer = await view.durable(stream, { segment, inode: BigInt(inode) });
+    const answer = await view.durable(stream, { segment, inode: BigInt(inode), witness });
     return answer === null ? text(404, `there is no stream ${stream} here\n`) : json(200, answer);
   };
 }

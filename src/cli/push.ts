@@ -33,7 +33,8 @@ export function definePush(command: Command): void {
       const config = await readConfig(command, { lazy: true });
       const stream = options.stream ?? (await streamOfFile(config, path));
       const asked = { stream, segment: basename(path), inode: await inodeOf(path) };
-      await untilDurable(questionUrl(config, asked), options.timeout * 1_000);
+      const witness = () => witnessOf(path);
+      await untilDurable({ url: questionUrl(config, asked), witness }, options.timeout * 1_000);
     });
 }
 
@@ -74,12 +75,33 @@ function questionUrl(config: Config, { stream, segment, inode }: Asked): string 
   return `${adminUrl(config)}/api/v1/streams/${encodeURIComponent(stream)}/durable?${query}`;
 }
 
+interface Question {
+  readonly url: string;
+  /** Of the file's bytes; read where its inode is not enough. */
+  readonly witness: () => Promise<string>;
+}
+
+async function witnessOf(path: string): Promise<string> {
+  const { openFile, witnessIn } = await import('../restore/file-witness.ts');
+  const file = await openFile(path);
+  try {
+    return (file && (await witnessIn(file, 0, (await file.stat()).size))) ?? '';
+  } finally {
+    await file?.close();
+  }
+}
+
 /** Asks again and again; throws with the last answer when the time is over. */
-async function untilDurable(url: string, timeoutMs: number): Promise<void> {
+async function untilDurable({ url, witness }: Question, timeoutMs: number): Promise<void> {
   const untilMs = performance.now() + timeoutMs;
+  let more = '';
   for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
-    const why = await ask(url);
+    const why = await ask(url + more);
     if (why === null) return;
+    if (why.code === OTHER_FILE && more === '') {
+      more = `&witness=${await witness()}`;
+      continue;
+    }
     if (performance.now() + pauseMs >= untilMs) throw why;
     await delay(pauseMs);
   }
@@ -92,7 +114,7 @@ async function ask(url: string): Promise<ShipmateError | null> {
     reply = await read(url);
   } catch (cause) {
     const hint = codeOf(cause) === 'ECONNREFUSED' ? 'start it: "shipmate run"' : 'is admin.listen that of the daemon?';
-    return notDurable(`the daemon does not answer at ${new URL(url).host}: ${messageOf(cause)}`, hint, cause);
+    return notDurable(`the daemon does not answer at ${new URL(url).host}: ${messageOf(cause)}`, hint, { cause });
   }
   if (reply.status === 404) throw new UsageError(`the daemon has no such stream: ${reply.body.trim()}`, 'restart it');
   const answer = answerOf(reply);
@@ -103,11 +125,14 @@ async function ask(url: string): Promise<ShipmateError | null> {
   return notDurable(
     `${segment} is not durable in the archive: ${reason}`,
     answer?.hint ?? 'the server keeps it and asks again; "shipmate status" tells how the stream stands',
+    { code: answer?.isOther ? OTHER_FILE : 'NOT_DURABLE' },
   );
 }
 
-const notDurable = (message: string, hint: string, cause?: unknown) =>
-  new ShipmateError(message, { code: 'NOT_DURABLE', hint, cause });
+const OTHER_FILE = 'OTHER_FILE';
+
+const notDurable = (message: string, hint: string, more: { code?: string; cause?: unknown } = {}) =>
+  new ShipmateError(message, { code: 'NOT_DURABLE', hint, ...more });
 
 interface Reply {
   readonly status: number;
@@ -118,13 +143,14 @@ interface Answer {
   readonly durable: boolean;
   readonly reason: string;
   readonly hint?: string;
+  readonly isOther: boolean;
 }
 
 function answerOf({ status, body }: Reply): Answer | null {
   if (status !== 200) return null;
-  const { durable, reason, hint } = fieldsOf(body);
+  const { durable, reason, hint, isOther } = fieldsOf(body);
   if (typeof durable !== 'boolean') return null;
-  return { durable, reason: String(reason), ...(typeof hint === 'string' && { hint }) };
+  return { durable, reason: String(reason), ...(typeof hint === 'string' && { hint }), isOther: isOther === true };
 }
 
 function errorIn({ body }: Reply): string | null {

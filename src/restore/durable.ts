@@ -1,12 +1,12 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Archive } from '../archive/walk.ts';
 import type { Position } from '../core/position.ts';
-import { keyedWitness, WitnessDigest } from '../core/witness.ts';
-import { codeOf } from '../errors.ts';
+import { keyedWitness } from '../core/witness.ts';
 import type { FilesByName } from '../source/source.ts';
 import type { ChunkReader } from './chunks.ts';
 import { type FoundFile, findFile } from './fetch-find.ts';
+import { openFile, witnessIn } from './file-witness.ts';
 
 export interface DurableQuestion {
   readonly chunks: ChunkReader;
@@ -16,6 +16,8 @@ export interface DurableQuestion {
   readonly name: string;
   /** Of the file that is asked about: in another server's directory one may lie under the same name. */
   readonly inode: bigint;
+  /** Of all of its bytes, which show the same where inodes can't. */
+  readonly witness?: string | null;
   /** What was shipped from there itself, without a break, and is durable; null: that is not known. */
   readonly shipped: { readonly from: Position; readonly to: Position } | null;
   /** Up to where the archive is durable; null: not known. */
@@ -27,6 +29,8 @@ export interface DurableAnswer {
   readonly reason: string;
   /** Where something other than to ask again is to be done. */
   readonly hint?: string;
+  /** Nothing shows that the file is the one that was asked about. */
+  readonly isOther?: boolean;
 }
 
 /**
@@ -44,7 +48,7 @@ export async function askDurable(question: DurableQuestion): Promise<DurableAnsw
   try {
     const stat = await file.stat({ bigint: true });
     const size = Number(stat.size);
-    if (stat.ino !== question.inode) return no(`the daemon ships another server's ${name}, in ${directory}`);
+    if (!(await isAskedAbout(question, file, stat))) return other(question);
     if (kind === 'segment' && isShipped(question, size)) return yes('it was shipped from here');
     if (archiveEnd !== null && files.isBehind(name, archiveEnd)) return no(`the archive ends at ${archiveEnd.id}`);
     return await askStore(question, file, size);
@@ -55,6 +59,20 @@ export async function askDurable(question: DurableQuestion): Promise<DurableAnsw
 
 const yes = (reason: string): DurableAnswer => ({ durable: true, reason });
 const no = (reason: string): DurableAnswer => ({ durable: false, reason });
+const other = ({ name, directory }: DurableQuestion): DurableAnswer => ({
+  ...no(`the daemon that was asked ships another ${name}: the one in ${directory}`),
+  hint: "see that admin.listen and the stream are those of this server's own daemon",
+  isOther: true,
+});
+
+/** Through another mount or a virtual machine's file system the same file may have another inode. */
+async function isAskedAbout(
+  { inode, witness }: DurableQuestion,
+  file: FileHandle,
+  { ino, size }: { ino: bigint; size: bigint },
+): Promise<boolean> {
+  return ino === inode || (!!witness && witness === (await witnessIn(file, 0, Number(size))));
+}
 
 /** IDs are ordered by timeline, then place: between two of one timeline there is none of another. */
 function isShipped({ files, name, shipped }: DurableQuestion, size: number): boolean {
@@ -115,30 +133,13 @@ async function bytesOf(found: FoundFile, { chunks, directory }: DurableQuestion,
   }
 }
 
-const READ_BYTES = 1 << 20;
-
 async function holds(file: FileHandle, { pieces }: FoundFile, { secret }: Archive): Promise<boolean> {
-  const buffer = Buffer.allocUnsafe(READ_BYTES);
   for (const { offset, length, chunkLength, witness, encrypted } of pieces) {
     if (length !== chunkLength) return false; // of a part the archive tells no digest
-    const digest = new WitnessDigest();
-    for (let done = 0; done < length; ) {
-      const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, length - done), offset + done);
-      if (bytesRead === 0) return false;
-      digest.update(buffer.subarray(0, bytesRead));
-      done += bytesRead;
-    }
-    const found = encrypted ? secret && keyedWitness(digest.digest(), await secret.read()) : digest.digest();
+    const plain = await witnessIn(file, offset, length);
+    if (plain === null) return false;
+    const found = encrypted ? secret && keyedWitness(plain, await secret.read()) : plain;
     if (found !== witness) return false;
   }
   return true;
-}
-
-async function openFile(path: string): Promise<FileHandle | null> {
-  try {
-    return await open(path, 'r');
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return null;
-    throw error;
-  }
 }

@@ -10,7 +10,7 @@ import type { WiredStream } from './stream.ts';
 export function durableIn(find: (name: string) => WiredStream | undefined) {
   const files = walFiles();
   const readers = new WeakMap<Archive, ChunkReader>();
-  return async (name: string, { segment, inode }: AskedFile): Promise<Durable | null> => {
+  return async (name: string, { segment, inode, witness }: AskedFile): Promise<Durable | null> => {
     const found = find(name);
     if (!found) return null;
     const { source } = found.stream;
@@ -21,6 +21,6 @@ export function durableIn(find: (name: string) => WiredStream | undefined) {
     const chunks = readers.get(archive) ?? new ChunkReader(archive);
     readers.set(archive, chunks);
     const directory = join(source.dir, 'pg_wal');
-    return askDurable({ chunks, files, directory, name: segment, inode, shipped, archiveEnd });
+    return askDurable({ chunks, files, directory, name: segment, inode, witness, shipped, archiveEnd });
   };
 }

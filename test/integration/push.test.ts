@@ -1,6 +1,6 @@
 import { chmodSync } from 'node:fs';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { copyFile, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { stringify } from 'yaml';
 import { checkoutForServers } from '../helpers/checkout.ts';
@@ -125,6 +125,21 @@ test('a name of another timeline, or with other bytes, is not durable', async ()
   await writeFile(path(forged), bytes);
   expect(await push(forged, '--timeout', '0.2')).toMatchObject({ code: 1 });
   await rm(path(forged));
+});
+
+test('through a mount that gives files other inodes, the file’s bytes show that it is the daemon’s own', async () => {
+  const name = await finishSegment();
+  const path = join(dir, 'elsewhere', 'pg_wal', name);
+  await mkdir(dirname(path), { recursive: true });
+  await copyFile(join(server.dataDir, 'pg_wal', name), path);
+  const pushIt = (...args: string[]) => shipmate(daemon.configFile, 'push', path, '--stream', 'orders', ...args);
+  expect(await pushIt()).toMatchObject({ code: 0, stderr: '' });
+  const bytes = await readFile(path);
+  bytes[bytes.length >> 1]! ^= 1;
+  await writeFile(path, bytes);
+  const { code, stderr } = await pushIt('--timeout', '0.2');
+  expect(code).toBe(1);
+  expect(stderr).toMatch(/the daemon that was asked ships another .*\nhint: see that admin\.listen/);
 });
 
 test('a config that does not say where the daemon is, or whose stream the daemon does not have', async () => {

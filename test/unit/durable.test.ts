@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import type { Archive } from '../../src/archive/walk.ts';
 import type { Position } from '../../src/core/position.ts';
+import { witnessDigest } from '../../src/core/witness.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
 import { askDurable, type DurableAnswer, type DurableQuestion } from '../../src/restore/durable.ts';
 import { walFiles } from '../../src/source/postgres/wal-files.ts';
@@ -117,7 +118,21 @@ describe('what the master shipped itself', () => {
     const shipped = { from: at('1/0/100000'), to: at('1/0/400000') };
     const inode = statSync(other.path(segment(1, 2)), { bigint: true }).ino;
     expect(await isDurable(server, segment(1, 2), { shipped, archiveEnd: shipped.to })).toBe(true);
-    expect(await isDurable(server, segment(1, 2), { shipped, archiveEnd: shipped.to, inode })).toBe(false);
+    const told = await answerOf(server, segment(1, 2), { shipped, archiveEnd: shipped.to, inode });
+    expect(told).toMatchObject({ durable: false, isOther: true, reason: expect.stringContaining(server.dir) });
+  });
+
+  test('is the same file where it has another inode, by all of its bytes', async () => {
+    const server = made(WalServer.primary());
+    write(server, 3);
+    const shipped = { from: at('1/0/100000'), to: at('1/0/400000') };
+    const bytes = Buffer.from(server.contents().get(segment(1, 2))!);
+    const ask = (witness: string) =>
+      isDurable(server, segment(1, 2), { shipped, archiveEnd: shipped.to, inode: 1n, witness });
+    expect(await ask(witnessDigest(bytes))).toBe(true);
+    bytes[bytes.length - 1]! ^= 1;
+    expect(await ask(witnessDigest(bytes))).toBe(false);
+    expect(await ask('')).toBe(false);
   });
 
   test('is a file of the whole length', async () => {
