@@ -62,7 +62,7 @@ describe('WAL of a standby is safe', () => {
 
 test('versions from 13.5 and 14.1 on are fit', () => {
   expect([130005, 140001, 150000, 180001].filter(isFitVersion)).toHaveLength(4);
-  expect([90624, 120022, 130004, 140000].filter(isFitVersion)).toEqual([]);
+  expect([90624, 120022, 130004, 140000, 190000].filter(isFitVersion)).toEqual([]);
 });
 
 test('a failure names the server and what to do, and no password', () => {

@@ -3,6 +3,7 @@ import { readControlFile } from './control-file.ts';
 import { parseLsn } from './lsn.ts';
 import type { Sql } from './sql.ts';
 import { badServer } from './sql-errors.ts';
+import { NEWEST_MAJOR } from './wal-page.ts';
 
 /** What a server says of itself that stays the same for a connection's life. */
 export interface Fitness {
@@ -73,11 +74,17 @@ export async function demandFit(sql: Sql, { dir, stream }: Expected): Promise<Fi
 /** Whether Shipmate works with a version such as 150018. */
 export function isFitVersion(version: number): boolean {
   const major = Math.floor(version / 10_000);
-  return major >= LEAST_MAJOR && version % 10_000 >= (FIRST_FIT[major] ?? 0);
+  return major >= LEAST_MAJOR && major <= NEWEST_MAJOR && version % 10_000 >= (FIRST_FIT[major] ?? 0);
 }
 
 function demandVersion({ version, version_text }: Row, stream: string): void {
   if (isFitVersion(version)) return;
+  if (version / 10_000 >= NEWEST_MAJOR + 1) {
+    throw badServer(
+      `stream ${stream}: the server is PostgreSQL ${version_text}, which is newer than this version of Shipmate can read`,
+      'install a later version of Shipmate',
+    );
+  }
   throw badServer(
     `stream ${stream}: the server is PostgreSQL ${version_text}, which is too old`,
     'upgrade to 13.5, 14.1 or later',

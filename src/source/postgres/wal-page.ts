@@ -32,6 +32,8 @@ const MAGIC_OF_VERSION: Readonly<Record<number, number>> = {
   17: 0xd116,
   18: 0xd118,
 };
+/** The latest major version whose pages are known. */
+export const NEWEST_MAJOR = Math.max(...Object.keys(MAGIC_OF_VERSION).map(Number));
 const VERSION_OF_MAGIC = new Map(Object.entries(MAGIC_OF_VERSION).map(([version, magic]) => [magic, Number(version)]));
 
 const AT = { magic: 0, info: 2, timeline: 4, lsn: 8, remaining: 16, systemId: 24, segmentBytes: 32, pageBytes: 36 };
