@@ -73,13 +73,14 @@ async function carryOut(command: Command, asked: Asked): Promise<void> {
   }
   if (kind === 'never') throw notInArchive(asked, 'it holds segments and history files alone');
   const timer = setTimeout(() => giveUp(asked), options.timeout * 1_000);
-  const [{ takeAhead }, { findFile }, { onceOver }, { partialPath, writeFound, writeStandIn }] = await Promise.all([
+  const [{ takeAhead }, { findFile }, { onceOver }, write] = await Promise.all([
     import('../restore/ahead-files.ts'),
     import('../restore/fetch-find.ts'),
     import('../restore/fetch-over.ts'),
     import('../restore/fetch-write.ts'),
   ]);
   const path = resolve(dest);
+  const partial = write.partialPath(path);
   const recovery = kind === 'segment' ? await recoveryOf(command) : null;
   if (recovery && (await takeAhead(recovery, segment, path))) return;
   // For one file alone a thread takes longer to start than to decode.
@@ -87,10 +88,14 @@ async function carryOut(command: Command, asked: Asked): Promise<void> {
   const chunks = await openChunks(command, asked, decoder);
   const onWait = ({ message }: Error) => process.stderr.write(`warning: ${message}; waiting for it\n`);
   const found = await onceOver(() => findFile(chunks, segment, files), { ...GOING_OVER, onWait });
-  if ('absent' in found && found.isPassed) return writeStandIn(stream, path, partialPath(path));
+  if ('absent' in found && found.isPassed) return write.writeStandIn(stream, path, partial);
   if ('absent' in found) throw notInArchive(asked, found.absent);
   if (recovery && found.goesOn) await letReadOn(command, asked, recovery, found.fileBytes);
-  await writeFound(chunks, found, path, partialPath(path));
+  await write.writeFound(chunks, found, path, partial);
+  if (await write.dropIfOwn(found, path)) {
+    const message = `of ${segment} the archive of stream ${stream} has no more than the server itself`;
+    throw new NotInArchive(message, 'the server goes on with its own');
+  }
   clearTimeout(timer);
 }
 

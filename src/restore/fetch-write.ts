@@ -1,7 +1,9 @@
 import { type FileHandle, open, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { codeOf, messageOf, ShipmateError } from '../errors.ts';
 import type { ChunkReader } from './chunks.ts';
 import type { FoundFile } from './fetch-find.ts';
+import { beginAlike } from './file-witness.ts';
 
 /**
  * Writes the whole file, every digest checked, and gives it its name only then. The rename makes nothing durable: the
@@ -22,6 +24,18 @@ export async function writeFound(chunks: ChunkReader, file: FoundFile, path: str
     await rm(partial, { force: true });
     throw error instanceof ShipmateError || codeOf(error) === undefined ? error : cannotWrite(path, error);
   }
+}
+
+/**
+ * Takes a segment back that the archive has in part, where the server's own has all of that part: it would put what it gets
+ * in the place of its own. A standby whose connection broke would lose what it received beyond the archive's end, of which
+ * its primary was told that it is safe.
+ */
+export async function dropIfOwn({ name, length, fileBytes }: FoundFile, path: string): Promise<boolean> {
+  const own = join(dirname(path), name);
+  if (length === fileBytes || own === path || !(await beginAlike(own, path, length))) return false;
+  await rm(path);
+  return true;
 }
 
 /** At its end, in as few calls as the system allows: `writeFile` makes 16 of a chunk, each by way of the thread pool. */

@@ -13,7 +13,7 @@ import { placeKey, termPrefix } from '../../src/core/keys.ts';
 import { ArchiveNotWhole } from '../../src/errors.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
 import { findFile } from '../../src/restore/fetch-find.ts';
-import { writeFound } from '../../src/restore/fetch-write.ts';
+import { dropIfOwn, writeFound } from '../../src/restore/fetch-write.ts';
 import { walFiles } from '../../src/source/postgres/wal-files.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
@@ -320,6 +320,40 @@ describe('what is missing', () => {
     const store = new FaultyStore(memory, () => ({ kind: 'before' }));
     chunks = new ChunkReader({ ...archive, store });
     await expect(fetched(segment(1, 9))).rejects.toMatchObject({ verdict: 'retry' });
+  });
+});
+
+describe('the server’s own files', () => {
+  const wanted = () => join(dir, 'RECOVERYXLOG');
+
+  /** As a server asks that has these bytes under the segment's name, beside what it asks for: whether it keeps its own. */
+  async function keepsOwn(name: string, own: Uint8Array | null): Promise<boolean> {
+    if (own !== null) writeFileSync(join(dir, name), own);
+    const found = await findFile(chunks, name, files);
+    if ('absent' in found) throw new Error(found.absent);
+    await writeFound(chunks, found, wanted(), `${wanted()}.part`);
+    const isKept = await dropIfOwn(found, wanted());
+    expect((await readdir(dir)).includes('RECOVERYXLOG')).toBe(!isKept);
+    return isKept;
+  }
+
+  test('a segment of which it has as much as the archive, or more, is left to it; all else is handed over', async () => {
+    const server = primary();
+    write(server, 1);
+    await ship(server);
+    const archived = server.contents().get(segment(1, 2))!;
+    server.transaction({ bytes: 50_000 });
+    const more = server.contents().get(segment(1, 2))!;
+    expect(more.length).toBeGreaterThan(archived.length);
+    expect(await keepsOwn(segment(1, 2), null)).toBe(false);
+    expect(await keepsOwn(segment(1, 2), whole(more))).toBe(true);
+    expect(await keepsOwn(segment(1, 2), whole(archived))).toBe(true);
+    // It has less: zeros, or what a recycled file held before; or another log.
+    expect(await keepsOwn(segment(1, 2), archived.subarray(0, -1))).toBe(false);
+    expect(await keepsOwn(segment(1, 2), whole(archived.subarray(0, 50_000)))).toBe(false);
+    expect(await keepsOwn(segment(1, 2), whole(more).fill(7, 100, 101))).toBe(false);
+    // One that the archive has to its end.
+    expect(await keepsOwn(segment(1, 1), server.contents().get(segment(1, 1))!)).toBe(false);
   });
 });
 
