@@ -80,6 +80,7 @@ async function carryOut(command: Command, asked: Asked): Promise<void> {
     import('../restore/fetch-write.ts'),
   ]);
   const path = resolve(dest);
+  await write.sweepPartials(path);
   const partial = write.partialPath(path);
   const recovery = kind === 'segment' ? await recoveryOf(command) : null;
   if (recovery && (await takeAhead(recovery, segment, path))) return;

@@ -1,9 +1,13 @@
-import { type FileHandle, open, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { type FileHandle, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { codeOf, messageOf, ShipmateError } from '../errors.ts';
 import type { ChunkReader } from './chunks.ts';
 import type { FoundFile } from './fetch-find.ts';
 import { beginAlike } from './file-witness.ts';
+import { isRunning } from './running.ts';
+
+/** For the server's group too, as far as the server's own umask allows: a daemon may read pg_wal by that. */
+const READABLE = 0o640;
 
 /**
  * Writes the whole file, every digest checked, and gives it its name only then. The rename makes nothing durable: the
@@ -12,7 +16,7 @@ import { beginAlike } from './file-witness.ts';
 export async function writeFound(chunks: ChunkReader, file: FoundFile, path: string, partial: string): Promise<void> {
   let handle: FileHandle | null = null;
   try {
-    handle = await open(partial, 'w', 0o600);
+    handle = await open(partial, 'w', READABLE);
     for await (const { ref, bytes } of chunks.readInOrder(file.pieces)) {
       await writeOn(handle, bytes.subarray(0, ref.length));
     }
@@ -60,8 +64,19 @@ export async function writeStandIn(stream: string, path: string, partial: string
   }
 }
 
+const PARTIAL = '.shipmate-';
+
 /** Beside the file, so that a rename puts it there. */
-export const partialPath = (path: string) => `${path}.shipmate-${process.pid}`;
+export const partialPath = (path: string) => path + PARTIAL + process.pid;
+
+/** What was killed in the middle left its file: nobody else would remove that from a server's pg_wal. */
+export async function sweepPartials(path: string): Promise<void> {
+  const beginning = basename(path) + PARTIAL;
+  const names = await readdir(dirname(path)).catch(() => []);
+  const ours = names.filter((name) => name.startsWith(beginning) && /^[1-9]\d*$/.test(name.slice(beginning.length)));
+  const left = ours.filter((name) => !isRunning(Number(name.slice(beginning.length))));
+  await Promise.all(left.map((name) => rm(join(dirname(path), name), { force: true }).catch(() => {})));
+}
 
 function cannotWrite(path: string, cause: unknown): ShipmateError {
   return new ShipmateError(`${path} can't be written: ${messageOf(cause)}`, {

@@ -11,6 +11,7 @@ import type { ChunkReader } from './chunks.ts';
 import type { FoundFile } from './fetch-find.ts';
 import { livingSegments, readRange } from './fetch-range.ts';
 import { writeFound } from './fetch-write.ts';
+import { isRunning } from './running.ts';
 
 export interface ReadAheadOptions {
   /** Opens the archive, once it is clear that this process is to read it. */
@@ -87,15 +88,6 @@ async function sweep(root: string): Promise<void> {
     const path = join(root, name);
     const isLeft = name.includes(',') ? !(await isLive(path)) : !isRunning(pidOf(name));
     if (isLeft) await rm(path, { recursive: true, force: true });
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
   }
 }
 

@@ -1,9 +1,9 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { buffer, text } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { stringify } from 'yaml';
@@ -13,7 +13,7 @@ import { placeKey, termPrefix } from '../../src/core/keys.ts';
 import { ArchiveNotWhole } from '../../src/errors.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
 import { findFile } from '../../src/restore/fetch-find.ts';
-import { dropIfOwn, writeFound } from '../../src/restore/fetch-write.ts';
+import { dropIfOwn, sweepPartials, writeFound } from '../../src/restore/fetch-write.ts';
 import { walFiles } from '../../src/source/postgres/wal-files.ts';
 import { FaultyStore } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
@@ -354,6 +354,31 @@ describe('the server’s own files', () => {
     expect(await keepsOwn(segment(1, 2), whole(more).fill(7, 100, 101))).toBe(false);
     // One that the archive has to its end.
     expect(await keepsOwn(segment(1, 1), server.contents().get(segment(1, 1))!)).toBe(false);
+  });
+
+  test.each([
+    [0o077, 0o600],
+    [0o027, 0o640],
+  ])('with the umask %o that the server has, its group may read as in the rest of the cluster', async (umask, mode) => {
+    const server = primary();
+    write(server, 1);
+    await ship(server);
+    const before = process.umask(umask);
+    try {
+      await fetched(segment(1, 1));
+    } finally {
+      process.umask(before);
+    }
+    expect(statSync(wanted()).mode & 0o777).toBe(mode);
+  });
+
+  test('what was killed in the middle is removed by the next one, what is being written is not', async () => {
+    const { pid: dead } = spawnSync('true');
+    const [left, living] = [`${wanted()}.shipmate-${dead}`, `${wanted()}.shipmate-${process.pid}`];
+    const others = ['RECOVERYXLOG', segment(1, 1), 'RECOVERYHISTORY.shipmate-1x', 'RECOVERYXLOG.shipmate-'];
+    for (const path of [left, living, ...others.map((name) => join(dir, name))]) writeFileSync(path, 'x');
+    await sweepPartials(wanted());
+    expect((await readdir(dir)).sort()).toEqual([basename(living), ...others].sort());
   });
 });
 
