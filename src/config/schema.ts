@@ -4,7 +4,7 @@ import { encrypt, keep, plan } from './delivery.ts';
 import { limits } from './limits.ts';
 import { source } from './sources.ts';
 import { store } from './stores.ts';
-import { duration, hostLikeName, name, notEmpty, object, path, size } from './values.ts';
+import { duration, hostLikeName, name, namesNobody, notEmpty, object, path, size, withHint } from './values.ts';
 
 /**
  * What a config file may hold, as written there.
@@ -17,9 +17,15 @@ const ttl = duration({ min: '2s', max: '5m' })
 
 const etcd = object({
   endpoints: z
-    .array(z.url({ protocol: /^https?$/, error: 'must be a URL such as http://127.0.0.1:2379' }))
+    .array(
+      z
+        .url({ protocol: /^https?$/, error: 'must be a URL such as http://127.0.0.1:2379' })
+        .refine(
+          namesNobody,
+          withHint('must not hold a user or password', 'they go into "username" and "passwordFile"'),
+        ),
+    )
     .min(1, 'must name at least one endpoint')
-
     .meta({ title: 'list of URLs', description: 'Client URLs of the etcd members; all https if "tls" is given.' }),
   ttl: ttl.prefault('5s').describe('Lease of a daemon: how long after its death another takes over.'),
   tls: object({

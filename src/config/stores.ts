@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { object, path, size, withHint } from './values.ts';
+import { namesNobody, object, path, size, withHint } from './values.ts';
 
 const prefix = z
   .string()
@@ -25,7 +25,7 @@ const STORAGE_CLASSES = ['STANDARD', 'NEARLINE', 'COLDLINE', 'ARCHIVE'] as const
 const endpoint = (like: string) =>
   z
     .url({ protocol: /^https?$/, hostname: /^.+$/, error: `must be a URL such as ${like}` })
-    .refine((url) => URL.parse(url)?.username === '', 'must not hold a user or password')
+    .refine(namesNobody, 'must not hold a user or password')
     .transform((url) => url.replace(/\/+$/, ''))
     .meta({ title: 'URL, http or https' });
 

@@ -49,6 +49,12 @@ export const hostLikeName = z
   )
   .meta({ title: 'name' });
 
+/** For a URL that is told to everybody, and whose user nobody would ask for. */
+export function namesNobody(url: string): boolean {
+  const { username, password } = URL.parse(url) ?? {};
+  return !username && !password;
+}
+
 // A relative path would mean another place in every working directory.
 export const path = z
   .string()

@@ -227,6 +227,7 @@ describe('what is wrong is named, with its line', () => {
     ['coordination', 'alone', 'coordination: must be "solo", or hold "etcd"'],
     ['coordination', { etcd: { endpoints: [] } }, 'coordination.etcd.endpoints: must name at least one'],
     ['coordination', { etcd: { endpoints: ['db:2379'] } }, 'coordination.etcd.endpoints[0]: must be a URL'],
+    ['coordination', { etcd: { endpoints: ['http://:pw@h:1'] } }, 'endpoints[0]: must not hold a user or password'],
     ['coordination', { etcd: { endpoints: ['http://h:1'], tls: {} } }, 'must all be https'],
     [
       'coordination',
