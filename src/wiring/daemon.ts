@@ -1,7 +1,7 @@
 import { type AdminServer, type AdminView, startAdmin } from '../admin/server.ts';
 import { openBlockPool } from '../codec/blocks.ts';
 import { openEncoder } from '../codec/encoder.ts';
-import type { Config } from '../config.ts';
+import type { Config, StoreConfig } from '../config.ts';
 import type { Coordination } from '../coordination/coordination.ts';
 import { statusReport } from '../core/status.ts';
 import { hostZone } from '../host-zone.ts';
@@ -18,6 +18,7 @@ import { openCoordination, storesOf } from '../wiring.ts';
 import { durableIn } from './durable.ts';
 import { poolFor, type ReloadOutcome, reload } from './reload.ts';
 import { scrape } from './scrape.ts';
+import { turnsAtDirectories } from './stores.ts';
 import { demandUsable } from './stream.ts';
 import { ConfiguredStreams } from './streams.ts';
 
@@ -60,7 +61,11 @@ export async function startDaemon(config: Config, start: DaemonStart): Promise<D
   const encoder = openEncoder();
   const pool = openBlockPool(poolFor(config));
   const changed = new Wake();
-  const common = { coordination, encoder, pool, governor, metrics, log, init, force, decorateStore };
+  const inTurns = turnsAtDirectories();
+  const common = {
+    ...{ coordination, encoder, pool, governor, metrics, log, init, force },
+    decorateStore: (store: ObjectStore, own: StoreConfig) => decorateStore(inTurns(store, own)),
+  };
   const streams = new ConfiguredStreams(config, { ...common, onChange: () => changed.nudge() });
   let admin: AdminServer | null = null;
   const release = async () => {

@@ -1,6 +1,6 @@
 import type { BlockPool } from '../codec/blocks.ts';
 import { type Encoder, encrypting } from '../codec/encoder.ts';
-import { type Config, type StreamConfig, sharedDigest, streamOf } from '../config.ts';
+import { type Config, type StoreConfig, type StreamConfig, sharedDigest, storeOf, streamOf } from '../config.ts';
 import type { Coordination } from '../coordination/coordination.ts';
 import type { NodeLog } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -26,7 +26,7 @@ export interface Common {
   readonly force: boolean;
   /** How long a twin whose config says otherwise is waited for, milliseconds; else as long as at a start. */
   readonly agreeWithinMs?: number;
-  readonly decorateStore: (store: ObjectStore) => ObjectStore;
+  readonly decorateStore: (store: ObjectStore, config: StoreConfig) => ObjectStore;
   /** Told when what a stream publishes has changed. */
   readonly onChange: () => void;
 }
@@ -53,9 +53,9 @@ export function wireStream(config: Config, name: string, common: Common, current
   const { node, cluster } = config;
   const metrics = common.metrics.stream(name);
   const log = common.log.child({ stream: name });
-  const openOwnStore = storesOpener(current, (store) => {
+  const openOwnStore = storesOpener(current, (store, own) => {
     metrics.store(store.name);
-    return countedStore(decorateStore(store), (created) => metrics.upload(store.name, created));
+    return countedStore(decorateStore(store, own), (created) => metrics.upload(store.name, created));
   });
   const source = openSource(stream, { node, log });
   const shipping = governor.of('shipping');
@@ -91,12 +91,13 @@ export function wireStream(config: Config, name: string, common: Common, current
  * Opens a stream's stores, each when it is first needed: one that was promoted elsewhere may have come into the config since
  * the stream was put together.
  */
-function storesOpener(current: () => Config, decorate: (store: ObjectStore) => ObjectStore) {
+function storesOpener(current: () => Config, decorate: Common['decorateStore']) {
   const opened = new Map<string, Promise<ObjectStore>>();
   return (name: string): Promise<ObjectStore> => {
     const known = opened.get(name);
     if (known) return known;
-    const opening = openStore(current(), name).then(decorate);
+    const config = current();
+    const opening = openStore(config, name).then((store) => decorate(store, storeOf(config, name)));
     opening.catch(() => opened.delete(name));
     opened.set(name, opening);
     return opening;
