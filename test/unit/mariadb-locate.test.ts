@@ -148,6 +148,19 @@ describe('finding the place in the binlogs', () => {
     expect(asked).toBeLessThan(3);
   });
 
+  test('gap: a log that was given another name began anew as well, but the old one may have more than was shipped', async () => {
+    await shipTransactions(1);
+    bench.use(new BinlogDir());
+    writeFileSync(join(bench.binlogs.dir, 'mysql-bin.000001'), readFileSync(bench.binlogs.newest));
+    writeFileSync(bench.binlogs.index, './mysql-bin.000001\n');
+    expect(await locate()).toMatchObject({
+      result: 'gap',
+      allowed: false,
+      at: { segment: 'mysql-bin.000001', offset: 0 },
+      reason: expect.stringContaining('binlog.000001 may have more than was shipped'),
+    });
+  });
+
   test('gap: tells how much is missing', async () => {
     await shipTransactions(1);
     for (let i = 0; i < 4; i++) {

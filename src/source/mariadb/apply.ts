@@ -4,6 +4,7 @@ import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { codeOf, isError, messageOf, ShipmateError } from '../../errors.ts';
 import type { Replay, ReplayRun, ReplayTarget } from '../source.ts';
+import { binlogBase } from './index-file.ts';
 
 const execute = promisify(execFile);
 
@@ -77,7 +78,7 @@ export const mariadbReplay: Replay = {
 };
 
 /** The index of binlogs with such names. */
-export const indexOf = (name: string) => `${name.slice(0, name.lastIndexOf('.'))}.index`;
+export const indexOf = (name: string) => `${binlogBase(name)}.index`;
 
 /**
  * GTIDs of the log in a file that begins in its middle do not follow its own list: with the strict mode that would be an

@@ -15,6 +15,9 @@ const STABLE_PAUSE_MS = 5;
 /** The number in a binlog's name; NaN for any other name. */
 export const binlogNumber = (name: string) => Number(BINLOG_NAME.exec(name)?.[1] ?? Number.NaN);
 
+/** A binlog's name without its number: what the server's log_bin is set to. */
+export const binlogBase = (name: string) => name.slice(0, name.lastIndexOf('.'));
+
 /**
  * The path of the index of the server's own binlogs: the one named, or the only one in `dir` that is not a relay log's.
  * Null in a directory that holds nothing at all: a log that is yet to begin.

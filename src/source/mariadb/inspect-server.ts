@@ -2,7 +2,7 @@ import { redact } from '../../core/log.ts';
 import { codeOf, messageOf } from '../../errors.ts';
 import type { Backlog, Finding, Retention } from '../source.ts';
 import type { Flavour } from './gtid.ts';
-import { binlogNumber } from './index-file.ts';
+import { binlogBase, binlogNumber } from './index-file.ts';
 import type { Newest } from './inspect.ts';
 import { replicationFindings } from './inspect-replication.ts';
 import { askServer, isOn, type ServerFacts } from './server-facts.ts';
@@ -66,7 +66,7 @@ function elsewhereFindings({ binlog }: ServerFacts, before: Newest | null, after
   const number = binlogNumber(binlog.file);
   // It may have begun a new one while it was asked.
   const isBetween = binlogNumber(before.name) <= number && number <= binlogNumber(after.name);
-  if (binlog.file === before.name || (isBetween && baseOf(binlog.file) === baseOf(after.name))) return [];
+  if (binlog.file === before.name || (isBetween && binlogBase(binlog.file) === binlogBase(after.name))) return [];
   return [
     {
       level: 'error',
@@ -75,8 +75,6 @@ function elsewhereFindings({ binlog }: ServerFacts, before: Newest | null, after
     },
   ];
 }
-
-const baseOf = (name: string) => name.slice(0, name.lastIndexOf('.'));
 
 type Variables = ServerFacts['variables'];
 

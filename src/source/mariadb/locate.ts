@@ -4,7 +4,7 @@ import type { Lineage, Usable } from './binlogs.ts';
 import { errantBeyond } from './errant.ts';
 import type { Branches } from './fork.ts';
 import { isPlace } from './gtid.ts';
-import { binlogNumber } from './index-file.ts';
+import { binlogBase, binlogNumber } from './index-file.ts';
 import { type Answer, answerFromOther } from './other-server.ts';
 import type { OwnLog } from './pair.ts';
 import { createdOf, type Segment } from './segment.ts';
@@ -137,7 +137,8 @@ function withoutCommonPoint(oldest: Usable, same: Usable | null, position: Posit
   const { segment, header } = oldest;
   const at = startOf(oldest);
   const hasNoPast = header.startId === '' || isPlace(header.startId);
-  if (!same && segment.number === 1 && hasNoPast && header.origin === position.origin) {
+  const isNamedAsBefore = binlogBase(segment.name) === binlogBase(position.segment);
+  if (!same && segment.number === 1 && hasNoPast && isNamedAsBefore && header.origin === position.origin) {
     return {
       result: 'reset',
       at,
@@ -148,6 +149,10 @@ function withoutCommonPoint(oldest: Usable, same: Usable | null, position: Posit
   const refuse = (reason: string): Answer => ({ result: 'gap', at, allowed: false, reason });
   if (header.origin !== position.origin) {
     return refuse(`the binlogs here are those of ${header.origin}, the archive ends with those of ${position.origin}`);
+  }
+  if (!isNamedAsBefore) {
+    const named = `the binlogs here, from ${segment.name} on, are named otherwise than the archive's last`;
+    return refuse(`${named}: ${position.segment} may have more than was shipped of it`);
   }
   if (same)
     return refuse(`${position.segment} differs from what was shipped of it, and no older chunk is here to go back to`);
