@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import type { BlockBlobClient, ContainerClient, StoragePipelineOptions } from '@azure/storage-blob';
 import { codeOf } from '../../errors.ts';
 import { limited } from '../limited.ts';
-import { type Action, failure, isKeyRefused, noConnectionString, tooSlow } from './errors.ts';
+import { type Action, failure, isCredentialsRefused, noConnectionString, tooSlow } from './errors.ts';
 
 export interface Timings {
   /** A body of which no byte comes for so long is given up. */
@@ -72,7 +72,7 @@ export class Container {
         return await work(await this.#client(), limit);
       } catch (error) {
         // A key that was rotated: the next attempt reads it anew.
-        if (isKeyRefused(error)) this.#opened = null;
+        if (isCredentialsRefused(error)) this.#opened = null;
         throw error;
       }
     });

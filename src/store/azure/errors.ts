@@ -85,7 +85,9 @@ export const isTaken = (error: unknown) => TAKEN.has(reasonOf(error));
 /** Staged blocks are gone once another's creation of the name succeeded. */
 export const isBlocksGone = (error: unknown) => reasonOf(error) === 'InvalidBlockList';
 export const isAbsent = (error: unknown) => reasonOf(error) === 'BlobNotFound';
-export const isKeyRefused = (error: unknown) => reasonOf(error) === 'AuthenticationFailed';
+/** Whether others may be accepted, those of a key that was rotated; Azurite has the second word for it. */
+export const isCredentialsRefused = (error: unknown) =>
+  ['AuthenticationFailed', 'AuthorizationFailure'].includes(reasonOf(error));
 /** A range that begins at the object's end, or beyond. */
 export const isBeyondEnd = (error: unknown) => statusOf(error) === 416;
 
