@@ -88,6 +88,9 @@ describe('a restore of Redis', () => {
     expect(content).toBe(`file ${base} seq 1 type b\nfile ${first} seq 1 type i\nfile ${second} seq 2 type i\n`);
     expect(parseManifest(content)).toEqual([base, first, second]);
     expect(parseManifest(`file x.9.base.rdb seq 9 type h\n${content}`)).toEqual([base, first, second]);
+    // As Redis 8 writes it.
+    const later = content.replaceAll('type i', 'type i startoffset 0 endoffset 17');
+    expect(parseManifest(later)).toEqual([base, first, second]);
     expect(parseManifest('nonsense')).toBeNull();
   });
 

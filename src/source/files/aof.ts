@@ -28,7 +28,8 @@ export function byAofOrder(a: string, b: string): number {
 
 export const isManifest = (name: string) => name.endsWith(MANIFEST) && !name.startsWith('temp');
 
-const LINE = /^file (?:"([^"\\]+)"|(\S+)) seq (\d+) type ([bih])$/;
+/** Later versions say more of a file behind these words, in pairs: Redis 8 its `startoffset`. */
+const LINE = /^file (?:"([^"\\]+)"|(\S+)) seq (\d+) type ([bih])(?: \S+ \S+)*$/;
 
 /**
  * The files that hold the data now, base first. Those of before the last rewrite, which Redis is about to delete, are left
