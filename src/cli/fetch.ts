@@ -89,8 +89,10 @@ async function carryOut(command: Command, asked: Asked): Promise<void> {
   const chunks = await openChunks(command, asked, decoder);
   const onWait = ({ message }: Error) => process.stderr.write(`warning: ${message}; waiting for it\n`);
   const found = await onceOver(() => findFile(chunks, segment, files), { ...GOING_OVER, onWait });
-  if ('absent' in found && found.isPassed) return write.writeStandIn(stream, path, partial);
-  if ('absent' in found) throw notInArchive(asked, found.absent);
+  if ('absent' in found) {
+    if (found.isPassed && !(await write.hasOwn(segment, path))) return write.writeStandIn(stream, path, partial);
+    throw notInArchive(asked, found.absent);
+  }
   if (recovery && found.goesOn) await letReadOn(command, asked, recovery, found.fileBytes);
   await write.writeFound(chunks, found, path, partial);
   if (await write.dropIfOwn(found, path)) {

@@ -1,4 +1,4 @@
-import { type FileHandle, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { access, type FileHandle, open, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { codeOf, messageOf, ShipmateError } from '../errors.ts';
 import type { ChunkReader } from './chunks.ts';
@@ -46,6 +46,13 @@ export async function dropIfOwn({ name, length, fileBytes }: FoundFile, path: st
 async function writeOn(handle: FileHandle, bytes: Uint8Array): Promise<void> {
   for (let done = 0; done < bytes.length; ) done += (await handle.write(bytes, done)).bytesWritten;
 }
+
+/** Whether the server has a file of that name, beside what it asks for: it looks there for what it does not get. */
+export const hasOwn = (name: string, path: string): Promise<boolean> =>
+  access(join(dirname(path), name)).then(
+    () => true,
+    () => false,
+  );
 
 /**
  * In place of a history file that was never shipped: without one the server would not look for the timelines above it.

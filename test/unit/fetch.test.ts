@@ -77,6 +77,19 @@ async function fetched(name: string): Promise<Buffer | string> {
   return readFileSync(path);
 }
 
+/** The archive as the command reads it. */
+async function onDisk(): Promise<{ path: string; config: string }> {
+  const [path, config] = [join(dir, 'store'), join(dir, 'shipmate.yaml')];
+  for await (const { key } of memory.list('')) {
+    mkdirSync(dirname(join(path, key)), { recursive: true });
+    writeFileSync(join(path, key), await buffer(await memory.read(key)));
+  }
+  const streams = { orders: { source: { type: 'postgres', dir: '/none', url: 'postgresql://none' }, store: 'main' } };
+  const stores = { main: { type: 'file', path } };
+  writeFileSync(config, stringify({ cluster: 'acme', coordination: 'solo', stores, streams }));
+  return { path, config };
+}
+
 const whole = (bytes: Buffer) => Buffer.concat([bytes, Buffer.alloc(MIB - bytes.length)]);
 
 /** Each segment that the server wrote on its timeline comes back as it is, the last one with zeros at its end. */
@@ -216,21 +229,12 @@ describe('a promotion', () => {
   test('and fetch waits for that: a standby that lives by the archive alone would end with the error', async () => {
     const { standby, upTo } = await left();
     await ship(standby, { maxChunkBytes: 1 << 16, maxSliceBytes: 1 << 16 });
-    const [path, to] = [join(dir, 'store'), join(dir, 'RECOVERYXLOG')];
-    for await (const { key } of memory.list('')) {
-      mkdirSync(dirname(join(path, key)), { recursive: true });
-      writeFileSync(join(path, key), await buffer(await memory.read(key)));
-    }
+    const to = join(dir, 'RECOVERYXLOG');
+    const { path, config } = await onDisk();
     const term = join(path, dirname(placeKey('orders', { term: 3, slot: 0 })));
     const late = (await readdir(term)).sort().slice(2);
     mkdirSync(join(dir, 'late'));
     for (const name of late) renameSync(join(term, name), join(dir, 'late', name));
-    const config = join(dir, 'shipmate.yaml');
-    const streams = { orders: { source: { type: 'postgres', dir: '/none', url: 'postgresql://none' }, store: 'main' } };
-    writeFileSync(
-      config,
-      stringify({ cluster: 'acme', coordination: 'solo', stores: { main: { type: 'file', path } }, streams }),
-    );
     const fetching = spawn(SHIPMATE, ['fetch', 'orders', segment(1, 3), to, '-c', config]);
     fetching.stderr.once('data', () => {
       for (const name of late) renameSync(join(dir, 'late', name), join(term, name));
@@ -356,10 +360,30 @@ describe('the server’s own files', () => {
     expect(await keepsOwn(segment(1, 1), server.contents().get(segment(1, 1))!)).toBe(false);
   });
 
+  test('a history file that was never shipped stands in for none that it has', async () => {
+    const first = primary();
+    write(first, 1);
+    const second = made(first.standby());
+    second.promote(3);
+    write(second, 1);
+    second.purge({ byForce: true });
+    await ship(second);
+    const { config } = await onDisk();
+    const ask = () =>
+      spawnSync(SHIPMATE, ['fetch', 'orders', '00000002.history', 'RECOVERYHISTORY', '-c', config], { cwd: dir })
+        .status;
+    expect(ask()).toBe(0);
+    expect(readFileSync(join(dir, 'RECOVERYHISTORY'), 'utf8')).toMatch(/^# Nothing of this timeline/);
+    rmSync(join(dir, 'RECOVERYHISTORY'));
+    writeFileSync(join(dir, '00000002.history'), '1\t0/1234567\tno recovery target specified\n');
+    expect(ask()).toBe(1);
+    expect(await readdir(dir)).not.toContain('RECOVERYHISTORY');
+  });
+
   test.each([
-    [0o077, 0o600],
-    [0o027, 0o640],
-  ])('with the umask %o that the server has, its group may read as in the rest of the cluster', async (umask, mode) => {
+    ['077', 0o600],
+    ['027', 0o640],
+  ])('with the umask %s that the server has, its group may read as in the rest of the cluster', async (umask, mode) => {
     const server = primary();
     write(server, 1);
     await ship(server);
