@@ -1,6 +1,7 @@
 import type { ChainEnd, Met } from './chain.ts';
 import { type Chunk, placeIn, type Read } from './header.ts';
-import { comparePlaces, type Place } from './keys.ts';
+import { comparePlaces, type Place, placeText } from './keys.ts';
+import { samePlace } from './position.ts';
 import { LivingLog } from './ranges.ts';
 
 /** What retention keeps: everything that any of these asks for. */
@@ -33,14 +34,21 @@ type GrowingPart = { -readonly [K in keyof Omit<Part, 'living' | 'days'>]: Part[
 
 const DAY_MS = 86_400_000;
 
+/** Chunks of one day that go on from each other, as if they were one: an archive of years has hundreds of millions. */
+interface Growing {
+  readonly read: Read<Chunk>;
+  readonly day: number;
+}
+
 /** Gathers from a walk over the chain what retention goes by. */
 export class PastLog {
   readonly seals: Place[] = [];
   readonly #living: LivingLog;
   readonly #isCompanion: (segment: string) => boolean;
   readonly #parts: GrowingPart[];
-  /** When each chunk was shipped, by term and slot. */
-  readonly #times = new Map<number, number[]>();
+  /** Days since 1970 of what the living log takes for chunks, by the place of the first of them. */
+  readonly #days = new Map<string, number>();
+  #growing: Growing | null = null;
   #before: ChainEnd;
 
   /** `isCompanion`: tells files without which others are of no use: they stay, and no reader starts with one. */
@@ -54,14 +62,18 @@ export class PastLog {
   /** The next object of the walk, foreign ones included. */
   readonly meet = (met: Met, read: Read, end: ChainEnd): void => {
     const { header } = read;
-    if (met !== 'foreign') this.#living.add(read);
+    if (met === 'chunk' && header.kind === 'chunk') this.#meetChunk({ ...read, header });
+    else if (met !== 'foreign') {
+      this.#settle();
+      this.#living.add(read);
+    }
     if (met === 'seal') this.seals.push(placeIn(header));
-    if (met === 'chunk' && header.kind === 'chunk') this.#meetChunk(header);
     this.#before = end;
   };
 
   /** In chain order; the first one is what the walk began amid. */
   parts(): Part[] {
+    this.#settle();
     const parts = this.#parts.map((part) => ({ ...part, living: false, days: new Set<number>() }));
     let index = 0;
     for (const { segments } of this.#living.runs) {
@@ -69,21 +81,37 @@ export class PastLog {
         while (index + 1 < parts.length && comparePlaces(parts[index + 1]!.start, place) <= 0) index++;
         const part = parts[index]!;
         part.living ||= offset === 0 && part.segment !== null && comparePlaces(part.start, place) === 0;
-        part.days.add(Math.floor(this.#times.get(place.term)![place.slot]! / DAY_MS));
+        part.days.add(this.#days.get(placeText(place))!);
       }
     }
     return parts;
   }
 
-  #meetChunk(chunk: Chunk): void {
-    const { term, slot, from } = chunk;
+  #meetChunk(read: Read<Chunk>): void {
+    const chunk = read.header;
+    const { from } = chunk;
     if (from.offset === 0 && !this.#isCompanion(from.segment)) this.#parts.push(newPart(this.#before, from.segment));
     const part = this.#parts.at(-1)!;
     const ms = timeOf(chunk);
     part.latestMs = Math.max(part.latestMs, ms);
-    const times = this.#times.get(term) ?? [];
-    times[slot] = ms;
-    this.#times.set(term, times);
+    const day = Math.floor(ms / DAY_MS);
+    const last = this.#growing;
+    if (last && last.day === day && samePlace(from, last.read.header.to)) {
+      const { to, openTransaction } = chunk;
+      const length = last.read.header.length + chunk.length;
+      this.#growing = { day, read: { ...last.read, header: { ...last.read.header, to, length, openTransaction } } };
+    } else {
+      this.#settle();
+      this.#growing = { day, read };
+    }
+  }
+
+  #settle(): void {
+    if (this.#growing === null) return;
+    const { read, day } = this.#growing;
+    this.#growing = null;
+    this.#days.set(placeText(read.header), day);
+    this.#living.add(read);
   }
 }
 

@@ -2,12 +2,15 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { describe, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
 import { headOf } from '../../src/archive/head.ts';
 import { planCopyPrune, planPrune, prune, type Retention } from '../../src/archive/prune.ts';
 import { readFromFloor } from '../../src/archive/reader.ts';
 import { type Archive, findEnd, readFloor } from '../../src/archive/walk.ts';
+import { chainStart } from '../../src/core/archive.ts';
 import { decodeTimedFloor } from '../../src/core/floor.ts';
 import { decodeHeader } from '../../src/core/header.ts';
 import {
@@ -20,7 +23,7 @@ import {
   termPrefix,
 } from '../../src/core/keys.ts';
 import type { Piece } from '../../src/core/ranges.ts';
-import type { Keep } from '../../src/core/retention.ts';
+import { type Keep, PastLog } from '../../src/core/retention.ts';
 import { ShipmateError } from '../../src/errors.ts';
 import { ChunkReader } from '../../src/restore/chunks.ts';
 import { planRestore } from '../../src/restore/plan.ts';
@@ -34,6 +37,7 @@ import { FakeLog } from '../fakes/fake-log.ts';
 import { openFakeSource } from '../fakes/fake-source.ts';
 import { type Faults, FaultyStore, seededRandom } from '../fakes/faulty-store.ts';
 import { MemoryStore } from '../fakes/memory-store.ts';
+import { chunkAt, info } from '../helpers/hand-made-archive.ts';
 import { createArchive, shipTerm } from '../helpers/shipped-archive.ts';
 
 jest.setTimeout(120_000);
@@ -479,4 +483,22 @@ test('objects that are missing keep everything else', async () => {
   const keys = past.store.keys();
   await expect(pruned(past.archive, { segments: 1 }, past.nowMs)).rejects.toThrow(placeText(placeOf(gone!)!));
   expect(past.store.keys()).toEqual(keys);
+});
+
+test('an archive of any number of chunks takes no memory for each of them', () => {
+  setFlagsFromString('--expose-gc');
+  const collectGarbage: () => void = runInNewContext('gc');
+  const heapBytes = () => {
+    collectGarbage();
+    return process.memoryUsage().heapUsed;
+  };
+  const start = { ...chainStart(info), slot: 1 };
+  const past = new PastLog(start, noCompanion);
+  const before = heapBytes();
+  for (let n = 0; n < 200_000; n++) {
+    const header = { ...chunkAt({ ...start, slot: n + 1 }, n), witness: `witness of ${n}` };
+    past.meet('chunk', { header, digest: `digest of ${n}`, payloadOffset: 0 }, { ...start, slot: n + 2 });
+  }
+  expect((heapBytes() - before) / 200_000).toBeLessThan(50);
+  expect(past.parts().filter(({ living }) => living)).toMatchObject([{ segment: 's.1', start: { slot: 1 } }]);
 });
