@@ -37,11 +37,10 @@ export class Audit {
     this.living = new LivingLog(from);
   }
 
-  /** `owner`: the claim that owns the term. */
-  meet(met: Met, read: Read, owner: string): void {
+  /** At a place: a stranger's own header may say another one. `owner`: the claim that owns the term. */
+  meet(met: Met, read: Read, { place, owner }: { readonly place: Place; readonly owner: string }): void {
     this.#onObject();
     const { header } = read;
-    const place = placeIn(header);
     if (met === 'foreign') {
       const isOwners = header.claim === owner;
       this.warn(
@@ -52,7 +51,7 @@ export class Audit {
     }
     this.terms.add(header.term);
     this.living.add(read);
-    if (header.kind === 'seal') this.seals.push(place);
+    if (header.kind === 'seal') this.seals.push(placeIn(header));
     if (header.kind === 'opening' && header.result === 'gap') this.#accepted.add(header.term);
     if (header.kind === 'chunk') this.#meetChunk(header, read.digest);
   }
@@ -125,8 +124,8 @@ async function walkToFault(
   let at = from;
   try {
     const { end, hole } = await readToEnd(archive, from, (met, read, next) => {
+      audit.meet(met, read, { place: at, owner: next.owner });
       at = next;
-      audit.meet(met, read, next.owner);
     });
     if (hole !== null) audit.fault(hole.at, `is missing, although ${placeText(hole.next)} is there`);
     return { end, next: hole === null ? null : hole.next };
@@ -143,7 +142,7 @@ async function goOnAt(archive: Archive, end: ChainEnd, place: Place, audit: Audi
     try {
       const read = await readPlace(archive, at);
       if (read === null) return null;
-      audit.meet(read.header.kind, read, end.owner);
+      audit.meet(read.header.kind, read, { place: at, owner: end.owner });
       const after = endAfter(read);
       return after.term === end.term ? { ...after, owner: end.owner } : after;
     } catch (error) {

@@ -6,7 +6,7 @@ import { chainStart } from '../core/archive.ts';
 import { backoffMs } from '../core/backoff.ts';
 import { type ChainEnd, step } from '../core/chain.ts';
 import { copyLag } from '../core/copies.ts';
-import { type Header, placeIn, type Read } from '../core/header.ts';
+import type { Header, Read } from '../core/header.ts';
 import { comparePlaces, type Place, placeKey, placeText, streamKey } from '../core/keys.ts';
 import type { Log } from '../core/log.ts';
 import type { CopyState, CopyStatus } from '../core/status.ts';
@@ -40,6 +40,8 @@ export interface CopierOptions {
 
 /** An object of the primary's chain that the copy lacks. */
 interface Next {
+  /** Its own header says another one where a stranger put it there. */
+  readonly place: Place;
   readonly read: Read;
   /** The walk behind it. */
   readonly end: ChainEnd;
@@ -211,7 +213,7 @@ export class Copier {
     await this.#answer(this.#bring(batch, signal), signal);
     this.#ahead.splice(0, batch.length);
     const last = batch.at(-1)!;
-    this.#newest = placeIn(last.read.header);
+    this.#newest = last.place;
     this.#nextMs = (this.#ahead[0] ?? last).writtenMs;
     this.#moveTo(last.end);
     for (const { bytes } of batch) this.#arrears.take(bytes);
@@ -239,7 +241,7 @@ export class Copier {
       const bytes = payloadOffset + (header.kind === 'chunk' ? header.stored.bytes : 0);
       const saidMs = Date.parse(header.time); // a clock that is ahead must not keep the copy waiting
       const writtenMs = Number.isNaN(saidMs) ? nowMs() : Math.min(saidMs, nowMs());
-      ahead.push({ read, end: stepped.end, bytes, writtenMs });
+      ahead.push({ place: places[index]!, read, end: stepped.end, bytes, writtenMs });
       if (stepped.met === 'seal' || index === reads.length - 1) break;
     }
     this.#nextMs = ahead[0]?.writtenMs ?? this.#nextMs;
@@ -278,10 +280,11 @@ export class Copier {
     for (let place: Place | null = slot > 0 ? { term, slot: 0 } : last; place !== null; ) {
       const read: Read | null = await readPlace(archive, place);
       if (read === null || read.header.kind === 'chunk') break;
-      await this.#mirror(read, signal);
-      const first = read.header.kind === 'opening' ? await readPlace(archive, { term: place.term, slot: 1 }) : null;
-      const isBelow = first !== null && comparePlaces(first.header, floor.end) < 0;
-      if (isBelow && isWholeFile(first.header)) await this.#mirror(first, signal);
+      await this.#mirror(place, read, signal);
+      const second = { term: place.term, slot: 1 };
+      const isBelow = read.header.kind === 'opening' && comparePlaces(second, floor.end) < 0;
+      const first = isBelow ? await readPlace(archive, second) : null;
+      if (first && isWholeFile(first.header)) await this.#mirror(second, first, signal);
       const isSealOfOpened = read.header.kind === 'seal' && place.slot > 0;
       place = isSealOfOpened ? { term: place.term, slot: 0 } : read.header.previous;
     }
@@ -293,9 +296,14 @@ export class Copier {
   }
 
   /** `ready`: resolves when it may be there. */
-  async #mirror(read: Read, signal: AbortSignal, ready: () => Promise<unknown> = async () => {}): Promise<void> {
+  async #mirror(
+    place: Place,
+    read: Read,
+    signal: AbortSignal,
+    ready: () => Promise<unknown> = async () => {},
+  ): Promise<void> {
     const { archive, store } = this.#options;
-    const key = placeKey(archive.info.stream, read.header);
+    const key = placeKey(archive.info.stream, place);
     const bytes = await readProven(archive.store, key, read);
     await ready();
     await mirror(store, key, { bytes, signal });
@@ -322,9 +330,9 @@ export class Copier {
     const looking = this.#newest && store.head(placeKey(archive.info.stream, this.#newest));
     looking?.catch(() => {});
     const copying: Promise<void>[] = [];
-    for (const { read } of batch) {
-      const before = copying.slice(0, settledBefore(read.header, batch[0]!.read.header));
-      copying.push(this.#mirror(read, signal, () => Promise.all(before)));
+    for (const { place, read } of batch) {
+      const before = copying.slice(0, settledBefore(read.header, batch[0]!.place));
+      copying.push(this.#mirror(place, read, signal, () => Promise.all(before)));
     }
     const outcomes = await Promise.allSettled(copying);
     const failed = outcomes.filter((outcome) => outcome.status === 'rejected').map(({ reason }) => reason);
@@ -391,7 +399,7 @@ export class Copier {
  * How many of a batch must be there before one of its chunks: those that it says were durable when it was made. What it
  * proves in the primary is true of every copy then.
  */
-const settledBefore = (header: Header, first: Header) =>
+const settledBefore = (header: Header, first: Place) =>
   header.kind === 'chunk' ? Math.max(0, Math.min(header.slot, header.settled ?? 0) - first.slot) : 0;
 
 /** Whether the chunk is all of a segment. */

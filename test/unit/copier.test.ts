@@ -40,6 +40,19 @@ describe('a copy', () => {
     expect(primary.memory.keys().length - copy.keys().length).toBe(1); // the orphan
   });
 
+  test('holds a stranger’s object where it stands, whatever place that says of itself', async () => {
+    const primary = await HandMadePrimary.make();
+    await primary.ship(5);
+    const key = placeKey(STREAM, primary.end);
+    primary.memory.overwrite(key, primary.memory.peek(thirdChunk));
+    await primary.takeOver();
+    await primary.ship(2);
+    const copy = new MemoryStore('copy');
+    await copied(primary, copy);
+    expect(copy.peek(key).equals(primary.memory.peek(key))).toBe(true);
+    expect(await primary.differences(copy)).toEqual([]);
+  });
+
   test('of a pruned primary begins at its floor, and is read from there', async () => {
     const primary = await HandMadePrimary.make();
     await primary.ship(5);
