@@ -1,21 +1,21 @@
 import { buffer } from 'node:stream/consumers';
 import { chainStart } from '../core/archive.ts';
-import { type ChainEnd, type Met, step } from '../core/chain.ts';
+import type { ChainEnd } from '../core/chain.ts';
 import { decodeFloor } from '../core/floor.ts';
-import { decodeHeader, digestOf, generationIn, placeIn, type Read } from '../core/header.ts';
+import { decodeHeader, digestOf, generationIn } from '../core/header.ts';
 import {
   comparePlaces,
   floorKey,
   type Place,
   placeKey,
   placeOf,
-  placeText,
   streamKey,
   termPrefix,
   termsPrefix,
 } from '../core/keys.ts';
 import { ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
+import { type Comparing, Comparison, type Flaw, isIntact, isUnreadable, lookAt, orNull } from './comparison.ts';
 import { readArchive } from './identity.ts';
 import { isFloorOf } from './lineage.ts';
 import { readHeader } from './objects.ts';
@@ -23,15 +23,6 @@ import { demandSameArchive } from './prune.ts';
 import { type Hole, readToEnd } from './reader.ts';
 import { mapAtOnce } from './search.ts';
 import { type Archive, findEnd, floorKeys, readChain, readFloor, termsFrom } from './walk.ts';
-
-/** What is wrong with an object of the store that is mended. */
-export interface Flaw {
-  readonly key: string;
-  /** `foreign`: another object stands in its place; `stray`: one that a promotion left behind, beyond where the chain goes. */
-  readonly what: 'missing' | 'damaged' | 'foreign' | 'stray';
-  /** Of the header that the chain demands; null for what is no part of it. */
-  readonly digest: string | null;
-}
 
 export interface RepairPlan {
   readonly flaws: readonly Flaw[];
@@ -42,59 +33,39 @@ export interface RepairPlan {
   readonly hole: Hole | null;
 }
 
-export interface RepairOptions {
-  /** The archive that is whole. */
-  readonly from: Archive;
-  readonly to: ObjectStore;
+export interface RepairOptions extends Comparing {
   /** Segments that retention leaves below the floor. */
   readonly isCompanion: (segment: string) => boolean;
-  readonly signal: AbortSignal;
-  /** Told of each object that was compared, or written. */
-  readonly onObject?: () => void;
-}
-
-/** An object of the source's chain. */
-interface Link {
-  readonly before: ChainEnd;
-  readonly met: Met;
-  readonly read: Read;
 }
 
 const AT_ONCE = 8;
-
 /**
  * Compares a store with another one that holds the same archive, every payload too, and changes nothing. Throws where they
  * are not the same archive, where the one to be mended was promoted later, or where both go on in their own right.
  */
 export async function planRepair(options: RepairOptions): Promise<RepairPlan> {
-  const { from, to, onObject, signal } = options;
+  const { from, to } = options;
   const { stream } = from.info;
   const { archive, flaws } = await openTarget(from, to);
   const generation = { from: await highestGeneration(from), to: await highestGeneration(archive) };
   if (generation.to > generation.from) throw promotedLater(from, to, generation);
 
   const floor = await readFloor(from);
-  const source = await linksOf(from, floor);
   // First: once the store has anything of the higher generation, nothing tells any more that a promotion left it behind.
-  if (generation.to < generation.from) flaws.push(...(await straysIn(archive, from, source)));
+  if (generation.to < generation.from) flaws.push(...(await straysIn(archive, from, floor)));
   const toFloor = await floorOfTarget(archive, from, flaws);
-  demandCommon(from, source, toFloor);
   flaws.push(...(await flawsBelow(floor, options)));
   // Behind what retention leaves below it: whoever copies from a floor on does not bring that.
   if (!(await leadsTo(archive, toFloor, floor))) {
     flaws.push({ key: floorKey(stream, floor), what: 'missing', digest: null });
   }
-  const links = source.links.filter(({ before }) => comparePlaces(before, toFloor) >= 0);
-  const compared = await mapAtOnce(links, AT_ONCE, async (link) => {
-    signal.throwIfAborted();
-    const what = await compare(to, link, generation);
-    onObject?.();
-    return what && { key: placeKey(stream, placeIn(link.read.header)), what, digest: link.read.digest };
-  });
-  flaws.push(...compared.filter((flaw) => flaw !== null));
+  const comparison = new Comparison(options, { floor, toFloor, generation });
+  const { hole } = await readToEnd(from, floor, comparison.meet);
+  await comparison.finish();
+  flaws.push(...comparison.flaws);
   // What retention deleted meanwhile looks like a hole (protocol rule 12).
   if (comparePlaces(floor, await readFloor(from)) < 0) return planRepair(options);
-  return { flaws, objects: links.length, generation, hole: source.hole };
+  return { flaws, objects: comparison.objects, generation, hole };
 }
 
 /** Writes what was found to be wrong, each object once it was proven to be right at the source. Safe to repeat. */
@@ -112,28 +83,6 @@ export async function repair({ flaws }: RepairPlan, options: RepairOptions): Pro
     }
     onObject?.();
   }
-}
-
-interface SourceChain {
-  readonly links: readonly Link[];
-  readonly end: ChainEnd;
-  readonly hole: Hole | null;
-}
-
-async function linksOf(from: Archive, floor: ChainEnd): Promise<SourceChain> {
-  const links: Link[] = [];
-  let before = floor;
-  const { end, hole } = await readToEnd(from, floor, (met, read, next) => {
-    links.push({ before, met, read });
-    before = next;
-  });
-  return { links, end, hole };
-}
-
-/** The other's floor must be a place of this chain, if that goes so far. */
-function demandCommon(from: Archive, { links, end }: SourceChain, toFloor: ChainEnd): void {
-  const here = [...links.map(({ before }) => before), end].find((place) => comparePlaces(place, toFloor) === 0);
-  if (here && here.digest !== toFloor.digest) throw bothGoOn(from, here);
 }
 
 /** Where readers of the store begin once it has no floor that was left behind, and none that is damaged: `flaws` gets these. */
@@ -163,54 +112,6 @@ async function leadsTo(archive: Archive, start: ChainEnd, floor: ChainEnd): Prom
   const before = { term: floor.term, slot: floor.slot - 1 };
   const end = await orNull(() => readChain(archive, start, () => {}, before));
   return end !== null && comparePlaces(end, floor) === 0 && end.digest === floor.digest;
-}
-
-async function compare(
-  to: ObjectStore,
-  { before, met, read }: Link,
-  generation: RepairPlan['generation'],
-): Promise<Flaw['what'] | null> {
-  const { header, digest } = read;
-  const { what, there } = await lookAt(to, placeKey(header.stream, placeIn(header)), digest);
-  const mayGoOn = what === 'foreign' && met !== 'foreign' && generation.from === generation.to;
-  if (mayGoOn && there && isRightful(before, there)) {
-    throw bothGoOn({ store: to, info: { stream: header.stream } }, before);
-  }
-  return what;
-}
-
-/** What is wrong with an object whose header must have this digest, and what is there if it can be read. */
-async function lookAt(
-  to: ObjectStore,
-  key: string,
-  digest: string,
-): Promise<{ what: Exclude<Flaw['what'], 'stray'> | null; there: Read | null }> {
-  try {
-    const bytes = await buffer(await to.read(key));
-    const there = decodeHeader(bytes, key);
-    const isRight = there.digest === digest;
-    return { what: !isRight ? 'foreign' : isIntact(bytes, there) ? null : 'damaged', there };
-  } catch (error) {
-    if (!isUnreadable(error)) throw error;
-    return { what: error.code === 'NOT_FOUND' ? 'missing' : 'damaged', there: null };
-  }
-}
-
-/** Whether an object would be the chain's next one, if the source had none there. */
-function isRightful(before: ChainEnd, there: Read): boolean {
-  try {
-    return step(before, there).met !== 'foreign';
-  } catch (error) {
-    if (error instanceof ShipmateError && error.code === 'CHAIN_BROKEN') return false;
-    throw error;
-  }
-}
-
-/** Whether all behind the header is what that says. */
-function isIntact(bytes: Buffer, { header, payloadOffset }: Read): boolean {
-  const payload = bytes.subarray(payloadOffset);
-  if (header.kind !== 'chunk') return payload.length === 0;
-  return payload.length === header.stored.bytes && digestOf(payload) === header.stored.sha256;
 }
 
 async function provenBytes(from: Archive, key: string, digest: string | null): Promise<Buffer> {
@@ -284,7 +185,8 @@ async function flawsBelow(floor: Place, { from, to, isCompanion }: RepairOptions
  * that was promoted its objects stand in the way of what is to come. Behind a hole nothing tells but a lower generation than
  * the chain has before it.
  */
-async function straysIn({ store, info }: Archive, from: Archive, { end, hole }: SourceChain): Promise<Flaw[]> {
+async function straysIn({ store, info }: Archive, from: Archive, fromFloor: ChainEnd): Promise<Flaw[]> {
+  const { end, hole } = await readToEnd(from, fromFloor, () => {});
   const strays: string[] = [];
   for await (const key of floorKeys(store, info.stream)) {
     const floor = await floorAt(store, key);
@@ -318,36 +220,11 @@ async function highestGeneration(archive: Archive): Promise<number> {
   return Math.max(0, end?.generation ?? 0, ...firsts);
 }
 
-const UNREADABLE = new Set(['NOT_FOUND', 'BAD_OBJECT', 'CHAIN_BROKEN']);
-const isUnreadable = (error: unknown): error is ShipmateError =>
-  error instanceof ShipmateError && UNREADABLE.has(error.code);
-
-/** Null where what is read is not there, or damaged. */
-async function orNull<T>(read: () => Promise<T>): Promise<T | null> {
-  try {
-    return await read();
-  } catch (error) {
-    if (isUnreadable(error)) return null;
-    throw error;
-  }
-}
-
 function promotedLater({ info, store }: Archive, to: ObjectStore, generation: RepairPlan['generation']): ShipmateError {
   return new ShipmateError(
     `store ${to.name} holds generation ${generation.to} of stream ${info.stream}, store ${store.name} an older one ` +
       `(${generation.from}): it was promoted`,
     { code: 'PROMOTED_LATER', hint: `the other way round it can be done: --from ${to.name} --to ${store.name}` },
-  );
-}
-
-function bothGoOn({ info, store }: { info: { stream: string }; store: ObjectStore }, at: Place): ShipmateError {
-  return new ShipmateError(
-    `the two archives of stream ${info.stream} go on in different ways, each in its own right, from ${placeText(at)} on ` +
-      `(store ${store.name})`,
-    {
-      code: 'COPY_DIVERGED',
-      hint: 'neither is damaged there: find out which one the daemons ship to, and give the other one an empty place',
-    },
   );
 }
 

@@ -33,7 +33,8 @@ export interface Hint extends Place {
   readonly digest: string;
 }
 
-export type OnObject = (met: Met, read: Read, end: ChainEnd) => void;
+/** Told of each object of a walk, which waits for a promise that it gives. */
+export type OnObject = (met: Met, read: Read, end: ChainEnd) => unknown;
 
 /** So many strides of a gallop at once. */
 const GALLOPS = 4;
@@ -134,7 +135,7 @@ async function walkTerm(
       if (read === null) return { end, sealed: false };
       const stepped = step(end, read);
       end = stepped.end;
-      onObject?.(stepped.met, read, end);
+      await onObject?.(stepped.met, read, end);
       if (stepped.met === 'seal') return { end, sealed: true };
     }
     return { end, sealed: false };
@@ -211,20 +212,19 @@ async function beginInTerm(archive: Archive, term: number, lowest: number): Prom
   if (opening === null || !(await opensItsTerm(archive, opening.header))) return null;
   const near = await nearEnd(archive, term, lowest);
   if (near > lowest) {
-    const read = await readPlace(archive, { term, slot: near });
+    const place = { term, slot: near };
+    const read = await readPlace(archive, place);
     const ours = read !== null && (read.header.kind === 'seal' || read.header.claim === opening.header.claim);
-    if (ours && read.header.archive === archive.info.archive && read.header.stream === archive.info.stream) {
-      return endAfter(read);
-    }
+    if (ours && isOf(archive, read.header) && comparePlaces(read.header, place) === 0) return endAfter(read);
   }
   return lowest === 0 ? endAfter(opening) : null;
 }
 
+const isOf = ({ info }: Archive, { archive, stream }: Header) => archive === info.archive && stream === info.stream;
+
 /** Whether an object at slot 0 is an opening by the claim that wrote the seal before: proof of the term's owner. */
 async function opensItsTerm(archive: Archive, header: Header): Promise<boolean> {
-  if (header.kind !== 'opening' || header.archive !== archive.info.archive || header.stream !== archive.info.stream) {
-    return false;
-  }
+  if (header.kind !== 'opening' || !isOf(archive, header)) return false;
   if (header.previous === null) return header.claim === archive.info.owner;
   const seal = await readPlace(archive, header.previous);
   return (

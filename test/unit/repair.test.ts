@@ -91,6 +91,31 @@ describe('repair', () => {
     );
   });
 
+  test('finds a stranger’s object where it stands, whatever place that says of itself', async () => {
+    const key = placeKey(STREAM, await findEnd(archive, null));
+    main.overwrite(key, main.peek(keysOfChain().at(-3)!));
+    await ship(archive);
+    const nas = main.copy('nas');
+    await nas.delete([key]);
+    expect((await mended(nas)).flaws).toMatchObject([{ key, what: 'missing' }]);
+    expect(contents(nas)).toEqual(contents(main));
+  });
+
+  test('compares an archive of more objects than are kept in mind', async () => {
+    const small = openFakeSource(log, { maxSliceBytes: 1 });
+    for (let n = 0; n < 6; n++) log.append({ bytes: 200 });
+    await shipTerm(archive, small, { maxChunkBytes: 1 });
+    const nas = main.copy('nas');
+    const keys = keysOfChain();
+    expect(keys.length).toBeGreaterThan(1_100);
+    const lost = [5, 990, 1_050, keys.length - 1].map((n) => keys[n]!);
+    await nas.delete(lost);
+    const found = await mended(nas);
+    expect(found.flaws.map(({ key }) => key)).toEqual(lost);
+    expect(found.objects).toBe(keys.length);
+    expect(contents(nas)).toEqual(contents(main));
+  });
+
   test('fills an empty store, also from an archive that was pruned, and one whose stream.json is damaged', async () => {
     await pruneTo(archive, 1);
     const nas = new MemoryStore('nas');
@@ -196,7 +221,7 @@ describe('repair', () => {
     const end = await findEnd(promoted, null);
     expect(await findEnd(await demandArchive(whole, STREAM), null)).toEqual(end);
     expect(whole.keys(termsPrefix(STREAM)).filter((key) => key >= placeKey(STREAM, end))).toEqual([]);
-    for (let step = 0, died = true; died; step += 5) {
+    for (let step = 0, died = true; died; step += 9) {
       const to = main.copy('to');
       died = await diesAt(step, to, promoted);
       await mended(to, promoted);
