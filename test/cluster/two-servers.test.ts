@@ -1,11 +1,10 @@
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
-import type { TwinStatus } from '../../src/core/status.ts';
 import { readBinlogsBelow } from '../helpers/archive.ts';
 import { shipmate } from '../helpers/daemon.ts';
 import { startLoad } from '../helpers/load.ts';
 import { withinLimit } from '../helpers/measured.ts';
 import { STREAM, TTL_MS } from '../helpers/twins.ts';
-import { type Host, TwoServers } from '../helpers/two-servers.ts';
+import { TwoServers } from '../helpers/two-servers.ts';
 import { until } from '../helpers/wait.ts';
 
 jest.setTimeout(120_000);
@@ -25,13 +24,13 @@ const DIED = 'and the archive goes on there without an operator';
 
 describe('while the servers are well', () => {
   test('a lagging replica’s twin says by how much, never turns the archive back, and takes over once it has caught up', async () => {
-    await leads(pair.primary);
+    await pair.leads(pair.primary);
     const { primary, replica } = pair;
     const load = await startLoad(primary.server);
     await pair.ships();
     await replica.server.stopReplica({ applierOnly: true });
     await pair.ships();
-    const lagging = await twinSays(replica, /^behind: .*\d+/);
+    const lagging = await pair.says(replica, /^behind: .*\d+/);
     expect(lagging.ready).toBe(false);
     expect((await pair.status(replica.daemon)).twins.find(({ node }) => node === replica.daemon.node)).toMatchObject({
       ready: false,
@@ -43,7 +42,7 @@ describe('while the servers are well', () => {
     const end = await pair.chain.end();
     await primary.daemon.kill();
     await until('nobody leads', async () => (await pair.told()).master === null);
-    await twinSays(replica, /^behind: /);
+    await pair.says(replica, /^behind: /);
     expect(await pair.chain.end()).toEqual(end);
     const since = replica.daemon.mark();
     await replica.server.startReplica();
@@ -53,7 +52,7 @@ describe('while the servers are well', () => {
 
   test('a planned switchover needs nothing of the daemons: whichever leads ships what the new primary writes', async () => {
     for (const leader of ['replica', 'primary'] as const) {
-      await leads(pair[leader]);
+      await pair.leads(pair[leader]);
       const before = await startLoad(pair.primary.server, { seed: 5 });
       await pair.ships();
       await before.stop();
@@ -83,7 +82,7 @@ describe('the primary’s host dies', () => {
   });
 
   test('with a tail that its replica never had: that is archived, but not restored, and never gone back to', async () => {
-    await leads(pair.primary);
+    await pair.leads(pair.primary);
     const { primary, replica } = pair;
     await pair.replicated();
     await replica.server.stopReplica();
@@ -92,7 +91,7 @@ describe('the primary’s host dies', () => {
     const dead = (await pair.chain.end())!.id;
     const since = replica.daemon.mark();
     await pair.dies(primary);
-    await twinSays(replica, /^(behind|fork): /);
+    await pair.says(replica, /^(behind|fork): /);
     await pair.promote();
     const load = await startLoad(replica.server, { seed: 8 });
     await replica.daemon.becomesMaster({ since });
@@ -106,12 +105,12 @@ describe('the primary’s host dies', () => {
     await primary.server.restart();
     await primary.daemon.start();
     await primary.server.query("CREATE TABLE shop.islands SELECT 'written on the island' AS note");
-    await twinSays(primary, /^fork: /);
+    await pair.says(primary, /^fork: /);
     const end = await pair.chain.end();
     expect(end!.id).not.toBe(dead);
     await replica.daemon.kill();
     await until('nobody leads', async () => (await pair.told()).master === null);
-    await twinSays(primary, /^fork: /);
+    await pair.says(primary, /^fork: /);
     expect(await pair.chain.end()).toEqual(end);
     await replica.daemon.start();
     await primary.daemon.stop();
@@ -125,11 +124,11 @@ describe('the primary’s host dies', () => {
 
 describe('an errant write on the replica', () => {
   test('forks its log: that is alarmed and never restored, and its twin never takes over', async () => {
-    await leads(pair.primary);
+    await pair.leads(pair.primary);
     const { primary, replica } = pair;
     const load = await startLoad(primary.server, { seed: 10 });
     await replica.server.query("CREATE TABLE shop.errands SELECT 'an errant write' AS note");
-    const forked = await twinSays(replica, /^fork: /);
+    const forked = await pair.says(replica, /^fork: /);
     expect(forked).toMatchObject({ ready: false, lagBytes: null });
     const metrics = await (await fetch(`${replica.daemon.url}/metrics`)).text();
     expect(metrics).toMatch(/^shipmate_alarm\{.*alarm="fork".*\} 1$/m);
@@ -141,7 +140,7 @@ describe('an errant write on the replica', () => {
     expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining('fork') });
     await primary.daemon.kill();
     await until('nobody leads', async () => (await pair.told()).master === null);
-    await twinSays(replica, /^fork: /);
+    await pair.says(replica, /^fork: /);
     await primary.daemon.start();
     await pair.master();
     await pair.verify();
@@ -149,29 +148,9 @@ describe('an errant write on the replica', () => {
   });
 });
 
-/** Hands the term to the daemon of a host. */
-async function leads({ daemon }: Host): Promise<void> {
-  const { master } = await pair.ready();
-  if (master !== daemon) await pair.succeed(master, 'handover', STREAM, '--to', daemon.node);
-}
-
-/** Waits until what the daemon of a host tells the twins of itself matches. */
-async function twinSays({ daemon }: Host, reason: RegExp): Promise<TwinStatus> {
-  let last = '';
-  return until(
-    `${daemon.node} says ${reason}`,
-    async () => {
-      const twin = (await pair.told()).twins.find(({ node }) => node === daemon.node);
-      last = JSON.stringify(twin);
-      return twin && reason.test(twin.reason) && twin;
-    },
-    { describe: () => `${last}\n${pair.tails()}`, withinMs: 20_000 },
-  );
-}
-
 /** The primary's host dies under load, its replica is promoted and written to, and the archive must follow. */
 async function failsOver(): Promise<void> {
-  await leads(pair.primary);
+  await pair.leads(pair.primary);
   const { primary, replica } = pair;
   const load = await startLoad(primary.server);
   await pair.ships();

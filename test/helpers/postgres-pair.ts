@@ -1,7 +1,6 @@
 import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TwinStatus } from '../../src/core/status.ts';
 import { compareIds, parseId } from '../../src/source/postgres/lsn.ts';
 import { checkoutForServers } from './checkout.ts';
 import { type Daemon, prepareDaemon } from './daemon.ts';
@@ -114,28 +113,6 @@ export class PostgresPair extends Twins {
     await server.rewind(this.primary.server);
     await server.start();
     if (!daemon.running) await daemon.start();
-  }
-
-  /** Hands the term to the daemon of a host. */
-  async leads({ daemon }: PostgresHost): Promise<void> {
-    const { master } = await this.ready();
-    if (master === daemon) return;
-    await this.succeed(master, 'handover', STREAM, '--to', daemon.node);
-    await until(`${daemon.node} leads`, async () => (await this.ready()).master === daemon);
-  }
-
-  /** Waits until what the daemon of a host tells the twins of itself matches. */
-  async says({ daemon }: PostgresHost, reason: RegExp): Promise<TwinStatus> {
-    let last = '';
-    return until(
-      `${daemon.node} says ${reason}`,
-      async () => {
-        const twin = (await this.told()).twins.find(({ node }) => node === daemon.node);
-        last = JSON.stringify(twin);
-        return twin && reason.test(twin.reason) && twin;
-      },
-      { describe: () => `${last}\n${this.tails()}`, withinMs: 20_000 },
-    );
   }
 
   /** Waits until all that a server has flushed now is in the archive. Returns that place. */

@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { StatusReport, StreamStatus } from '../../src/core/status.ts';
+import type { StatusReport, StreamStatus, TwinStatus } from '../../src/core/status.ts';
 import { ChainReader } from './archive.ts';
 import { type Daemon, type Outcome, shipmate } from './daemon.ts';
 import type { Etcd } from './etcd.ts';
@@ -111,6 +111,28 @@ export class Twins {
     );
     const master = this.daemon(stream.master ?? '');
     return { master, standby: this.other(master) };
+  }
+
+  /** Hands the term to the daemon of a host. */
+  async leads({ daemon }: { readonly daemon: Daemon }): Promise<void> {
+    const { master } = await this.ready();
+    if (master === daemon) return;
+    await this.succeed(master, 'handover', STREAM, '--to', daemon.node);
+    await until(`${daemon.node} leads`, async () => (await this.ready()).master === daemon);
+  }
+
+  /** Waits until what the daemon of a host tells the twins of itself matches. */
+  async says({ daemon }: { readonly daemon: Daemon }, reason: RegExp): Promise<TwinStatus> {
+    let last = '';
+    return until(
+      `${daemon.node} says ${reason}`,
+      async () => {
+        const twin = (await this.told()).twins.find(({ node }) => node === daemon.node);
+        last = JSON.stringify(twin);
+        return twin && reason.test(twin.reason) && twin;
+      },
+      { describe: () => `${last}\n${this.tails()}` },
+    );
   }
 
   /** The stream as some running daemon tells it over HTTP: cheaper than a command. */
