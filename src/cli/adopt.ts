@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { streamOf } from '../config.ts';
 import { streamKey } from '../core/keys.ts';
 import { ShipmateError } from '../errors.ts';
 import { withCoordination } from './coordination.ts';
@@ -19,35 +18,33 @@ export function defineAdopt(command: Command): void {
     .action(async (stream: string, { yes = false }: { yes?: boolean }) => {
       requireTerminal({ yes });
       await withCoordination(command, async (coordination, config) => {
-        const [{ openStore }, { primaryOf, withOpener }, { generationOf, remember }] = await Promise.all([
-          import('../wiring/stores.ts'),
+        const [{ withOpener }, { generationOf, remember }, { adoptArchive, readArchive }] = await Promise.all([
           import('../wiring.ts'),
           import('../archive/generation.ts'),
+          import('../archive/identity.ts'),
         ]);
-        const { store: name } = await primaryOf(config, streamOf(config, stream), coordination);
-        const { adoptArchive, readArchive } = await import('../archive/identity.ts');
-        const found = await readArchive(await openStore(config, name), stream);
-        print(
-          found
-            ? `Store ${name} holds archive ${found.info.archive} of ${stream}, made by node ${found.info.node} of cluster ` +
-                `${found.info.cluster} on ${found.info.created}. From now on it is this cluster's archive of ${stream}, ` +
-                'whatever was remembered before.'
-            : `Store ${name} holds no archive of ${stream} (${streamKey(stream)}). A new one is begun there, from the oldest ` +
-                'byte still on disk; what an earlier archive held is not in it.',
-        );
-        if (!(await confirm(`adopt ${stream}?`, { yes }))) {
-          throw new ShipmateError(`the archive of stream ${stream} was not adopted`, {
-            code: 'ADOPT_DECLINED',
-            hint: 'answer y, or give --yes, to go on',
-          });
-        }
-        const info = await withOpener(config, stream, coordination, async (opener) => {
-          const adopted = await adoptArchive(opener, coordination.cursors);
-          const archive = { store: opener.store, info: adopted };
-          await remember(archive, await generationOf(archive), opener.memories);
-          return adopted;
+        await withOpener(config, stream, coordination, async (opener) => {
+          const { store, memories } = opener;
+          const found = await readArchive(store, stream);
+          print(
+            found
+              ? `Store ${store.name} holds archive ${found.info.archive} of ${stream}, made by node ${found.info.node} of cluster ` +
+                  `${found.info.cluster} on ${found.info.created}. From now on it is this cluster's archive of ${stream}, ` +
+                  'whatever was remembered before.'
+              : `Store ${store.name} holds no archive of ${stream} (${streamKey(stream)}). A new one is begun there, from the oldest ` +
+                  'byte still on disk; what an earlier archive held is not in it.',
+          );
+          if (!(await confirm(`adopt ${stream}?`, { yes }))) {
+            throw new ShipmateError(`the archive of stream ${stream} was not adopted`, {
+              code: 'ADOPT_DECLINED',
+              hint: 'answer y, or give --yes, to go on',
+            });
+          }
+          const info = await adoptArchive(opener, coordination.cursors);
+          const archive = { store, info };
+          await remember(archive, await generationOf(archive), memories);
+          print(`archive ${info.archive} is the archive of ${stream} now; restart daemons that refused it`);
         });
-        print(`archive ${info.archive} is the archive of ${stream} now; restart daemons that refused it`);
       });
     });
 }

@@ -128,6 +128,14 @@ describe('a wrong config ends with 2, and names the place', () => {
     expectComplaint(outcome, 'stores.main.path: environment variable BACKUP is not set', 'set BACKUP');
   });
 
+  test('one that adopt needs, before it asks anything', async () => {
+    const source = { type: 'mariadb', dir: '/binlogs', url: 'mariadb://$'.concat('{DB_USER}@localhost') };
+    const config = await configFile(solo({ streams: { orders: { source, store: 'main' } } }));
+    const outcome = await shipmate(['adopt', 'orders', '--yes', '-c', config]);
+    expect(outcome).toMatchObject({ code: 2, stdout: '' });
+    expectComplaint(outcome, 'streams.orders.source.url: environment variable DB_USER is not set', 'set DB_USER');
+  });
+
   test('a wrong log level', async () => {
     const outcome = await shipmate(['status', '-c', await configFile(solo())], { SHIPMATE_LOG_LEVEL: 'loud' });
     expect(outcome.code).toBe(2);
