@@ -148,6 +148,18 @@ describe('finding the place in the binlogs', () => {
     expect(asked).toBeLessThan(3);
   });
 
+  test("gap: a log that was begun before the archive's last file is no new one, but another server's of the same id", async () => {
+    await bench.binlogs.rotate();
+    await shipTransactions(1);
+    bench.use(new BinlogDir());
+    bench.binlogs.transaction();
+    expect(await locate()).toMatchObject({
+      result: 'gap',
+      allowed: false,
+      reason: expect.stringContaining('do two servers have server_id 1?'),
+    });
+  });
+
   test('gap: a log that was given another name began anew as well, but the old one may have more than was shipped', async () => {
     await shipTransactions(1);
     bench.use(new BinlogDir());

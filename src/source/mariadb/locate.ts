@@ -138,7 +138,10 @@ function withoutCommonPoint(oldest: Usable, same: Usable | null, position: Posit
   const at = startOf(oldest);
   const hasNoPast = header.startId === '' || isPlace(header.startId);
   const isNamedAsBefore = binlogBase(segment.name) === binlogBase(position.segment);
-  if (!same && segment.number === 1 && hasNoPast && isNamedAsBefore && header.origin === position.origin) {
+  // Else it is another server's, which has the same id.
+  const isYounger = createdOf(header.incarnation) > createdOf(position.incarnation);
+  const isFirst = segment.number === 1 && hasNoPast && isNamedAsBefore;
+  if (!same && isFirst && isYounger && header.origin === position.origin) {
     return {
       result: 'reset',
       at,
@@ -162,7 +165,8 @@ function withoutCommonPoint(oldest: Usable, same: Usable | null, position: Posit
       missing === 1 ? `the end of ${position.segment} is` : `${position.segment} and ${missing - 1} more are`;
     return refuse(`${files} gone: the oldest binlog here is ${segment.name}`);
   }
-  return refuse(`the binlogs here, from ${segment.name} on, have nothing in common with what was shipped`);
+  const unlike = `the binlogs here, from ${segment.name} on, have nothing in common with what was shipped`;
+  return refuse(`${unlike}; do two servers have server_id ${header.serverId}?`);
 }
 
 const startOf = ({ segment, header }: Usable): Position => ({
