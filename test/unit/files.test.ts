@@ -2,6 +2,7 @@ import {
   appendFileSync,
   chmodSync,
   copyFileSync,
+  linkSync,
   renameSync,
   rmSync,
   truncateSync,
@@ -240,6 +241,30 @@ describe('rotation that gives names which sort badly', () => {
     );
     expect(await follow(source)).toMatchObject({ code: 'SOURCE_MISORDERED' });
     expect(shippedText(shipping)).toEqual(files.written.slice(0, 2));
+  });
+});
+
+test('a file that rotation links to its next name comes once, whenever the live name leads elsewhere', async () => {
+  const { files, shipping, open } = begin({ live: 'audit.log' });
+  const source = open();
+  await shipping.ship(source);
+  linkSync(files.path('audit.log'), files.path('audit.log.1'));
+  files.append();
+  await shipping.ship(source);
+  writeFileSync(files.path('.new'), 'anew\n');
+  renameSync(files.path('.new'), files.path('audit.log'));
+  files.written.push('anew\n');
+  await shipping.ship(source);
+  expect(shippedText(shipping)).toEqual(files.written);
+});
+
+test('a name that is not UTF-8 is said to be that', async () => {
+  const { files, open } = begin();
+  writeFileSync(Buffer.concat([Buffer.from(files.path('audit-')), Buffer.from([0xe9])]), 'x');
+  await expect(open().locate(null)).rejects.toMatchObject({
+    code: 'SOURCE_UNREADABLE',
+    message: expect.stringContaining('is not UTF-8'),
+    hint: expect.stringContaining('match'),
   });
 });
 

@@ -4,7 +4,7 @@ import { Fresh } from '../../core/fresh.ts';
 import type { Position } from '../../core/position.ts';
 import { codeOf, ShipmateError } from '../../errors.ts';
 import { type FileIdentity, HeldFiles } from '../held-file.ts';
-import { unreadable, unsteady } from './errors.ts';
+import { badName, unreadable, unsteady } from './errors.ts';
 import { type Found, LogFile } from './file.ts';
 import type { Layout } from './layout.ts';
 import { sequenceName, sequenceNumber } from './names.ts';
@@ -16,6 +16,8 @@ const MTIME_STEP_MS = 100;
 /** However quiet the directory is, its files are looked at so often. */
 const EVERY_MS = 1_000;
 const STEADY_ATTEMPTS = 20;
+/** What stands in a name for bytes that are no UTF-8. */
+const UNDECODED = '\ufffd';
 /** Writers may use a file for a while after it was rotated; what is older than its predecessor by more than this is no successor. */
 const MISORDERED_MS = 3_600_000;
 
@@ -159,7 +161,7 @@ export class Directory {
       const state = found
         .map((file) => (file ? `${file.name}/${file.identity.dev}/${file.identity.ino}` : '?'))
         .join('\n');
-      if (state === before && !found.includes(null)) return found.filter((file) => file !== null);
+      if (state === before && !found.includes(null)) return this.#eachOnce(found.filter((file) => file !== null));
       before = state;
     }
     throw unsteady(this.dir);
@@ -169,14 +171,21 @@ export class Directory {
     const look = async (name: string): Promise<Found | null> => {
       const path = join(this.dir, name);
       const found = await stat(path).catch((error) => {
-        if (codeOf(error) === 'ENOENT') return null;
-        throw unreadable(path, error);
+        if (codeOf(error) !== 'ENOENT') throw unreadable(path, error);
+        if (name.includes(UNDECODED)) throw badName(path);
+        return null;
       });
       if (!found) return null;
       const { dev, ino, size, mtimeMs: modifiedMs } = found;
       return { name, identity: { dev, ino }, size, modifiedMs };
     };
     return this.layout.list(this.dir).then((names) => Promise.all(names.map(look)));
+  }
+
+  /** Rotation may link a file to its next name before the live one leads elsewhere: until then it is the live file. */
+  #eachOnce(found: readonly Found[]): Found[] {
+    const byInode = new Map(found.map((each) => [inodeText(each.identity), each]));
+    return found.filter((each) => this.layout.live === null || byInode.get(inodeText(each.identity)) === each);
   }
 
   /** Files that were removed unseen, and whose inodes others have now, by what these begin with. */

@@ -18,6 +18,9 @@ export const unreadable = (path: string, cause: unknown) =>
     cause,
   );
 
+export const badName = (path: string) =>
+  failure('SOURCE_UNREADABLE', `the name of ${path} is not UTF-8`, 'rename the file, or leave it out of "match:"');
+
 export const unsteady = (dir: string) =>
   failure(
     'SOURCE_UNSTEADY',
