@@ -5,7 +5,7 @@ import { ArchiveNotWhole, ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { raceProbe, readArchive } from './identity.ts';
 import { isJoined } from './lineage.ts';
-import { provenBeyond } from './reader.ts';
+import { readToEnd } from './reader.ts';
 import { retry } from './retry.ts';
 import { newClaim, sealOpenTerm } from './takeover.ts';
 import { type Archive, findEnd, readPlace } from './walk.ts';
@@ -22,11 +22,11 @@ export interface Holding {
 export async function holdingOf(store: ObjectStore, stream: string): Promise<Holding | null> {
   const archive = await readArchive(store, stream);
   if (archive === null) return null;
-  const end = await findEnd(archive, null);
-  const beyond = await provenBeyond(archive, end);
-  if (beyond !== null) {
+  // A copier may still be at work.
+  const { end, hole } = await readToEnd(archive, await findEnd(archive, null), () => {});
+  if (hole !== null) {
     throw new ArchiveNotWhole(
-      `store ${store.name} lacks the object at ${placeText(end)} of stream ${stream}, though ${placeText(beyond)} is there`,
+      `store ${store.name} lacks the object at ${placeText(hole.at)} of stream ${stream}, though ${placeText(hole.next)} is there`,
       `run: shipmate verify ${stream} --store ${store.name}`,
     );
   }

@@ -79,6 +79,20 @@ describe('a copy that begins at a floor', () => {
 });
 
 describe('a promotion', () => {
+  test('takes what a copier brings while it looks for no hole', async () => {
+    const primary = await HandMadePrimary.make();
+    await primary.ship(4);
+    let isLate = false;
+    const copying = new FaultyStore(primary.memory, (operation, key) => {
+      if (isLate || operation !== 'list' || !key.endsWith('/00000002/')) return undefined;
+      isLate = true;
+      return { kind: 'delay', until: primary.ship(20) };
+    });
+    const holding = await holdingOf(copying, STREAM);
+    expect(isLate).toBe(true);
+    expect(holding?.end).toEqual(primary.end);
+  });
+
   test('leaves a store that went further than it: it has diverged, and says so', async () => {
     const primary = await HandMadePrimary.make();
     await primary.ship(4);
