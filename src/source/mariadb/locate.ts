@@ -139,7 +139,7 @@ function withoutCommonPoint(oldest: Usable, same: Usable | null, position: Posit
   const hasNoPast = header.startId === '' || isPlace(header.startId);
   const isNamedAsBefore = binlogBase(segment.name) === binlogBase(position.segment);
   // Else it is another server's, which has the same id.
-  const isYounger = createdOf(header.incarnation) > createdOf(position.incarnation);
+  const isYounger = createdOf(header.incarnation) >= createdOf(position.incarnation);
   const isFirst = segment.number === 1 && hasNoPast && isNamedAsBefore;
   if (!same && isFirst && isYounger && header.origin === position.origin) {
     return {
