@@ -2,9 +2,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { parse, stringify } from 'yaml';
-import { buildProgram } from '../../src/cli/program.ts';
 import { parseConfig } from '../../src/config.ts';
-import { statusReport, type Told } from '../../src/core/status.ts';
 import { messageOf } from '../../src/errors.ts';
 import { ROOT, readPages } from '../helpers/markdown.ts';
 
@@ -55,33 +53,6 @@ const RECIPIENTS = [
   'age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj',
   'age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg',
 ];
-
-/** With all that a report may say. */
-const TOLD: Told = {
-  streams: [
-    {
-      name: 'orders',
-      master: 'db-1',
-      cursor: {
-        term: 1,
-        slot: 2,
-        position: { origin: 'o', incarnation: 'i', segment: 's', offset: 3, id: '0-1-5' },
-        time: '',
-      },
-    },
-  ],
-  twins: [
-    {
-      node: 'db-1',
-      streams: [
-        {
-          ...{ name: 'orders', role: 'master', ready: true, reason: 'master', lagBytes: 0, lagSeconds: 0 },
-          stores: [{ name: 'nas', lagBytes: 0, lagSeconds: 0, delaySeconds: 0, state: 'failing', reason: 'full' }],
-        },
-      ],
-    },
-  ],
-};
 
 describe('the documentation', () => {
   test('shows no config that would be refused', () => {
@@ -145,24 +116,6 @@ describe('the documentation', () => {
     );
     expect(told.length).toBeGreaterThan(50);
     expect(told.filter((number) => !rules.has(number))).toEqual([]);
-  });
-
-  test('tells what every command prints as JSON, of the status each field', async () => {
-    const { text } = everything.find(({ path }) => path === 'docs/scripting.md')!;
-    const rows = new Map(
-      [...text.matchAll(/^\| `([a-z ]+)` \| (.*) \|$/gm)].map(([, command, prints]) => [command, prints]),
-    );
-    const program = await buildProgram(() => true);
-    const commands = program.commands.flatMap((command) => [command, ...command.commands.map((sub) => sub)]);
-    const printing = commands.filter(({ options }) => options.some(({ long }) => long === '--json'));
-    expect(printing.map((command) => command.name()).filter((name) => !rows.has(name))).toEqual([]);
-    const fields = [
-      ...JSON.stringify(statusReport(TOLD, { cluster: 'acme', stores: { orders: ['main', 'nas'] } })).matchAll(
-        /"(\w+)":/g,
-      ),
-    ];
-    const told = rows.get('status')!.match(/\w+/g);
-    expect(fields.map(([, field]) => field).filter((field) => !told!.includes(field!))).toEqual([]);
   });
 
   test('shows the layout of the source as it is', async () => {

@@ -3,6 +3,7 @@ import { dirname, join, normalize } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import type { Command } from 'commander';
 import { buildProgram } from '../../src/cli/program.ts';
+import { statusReport, type Told } from '../../src/core/status.ts';
 import { Page, ROOT, readPages } from '../helpers/markdown.ts';
 
 const pages = await readPages();
@@ -119,6 +120,50 @@ describe('the documentation', () => {
     );
     expect(program.commands.map((command) => command.name()).filter((name) => !shown.has(name))).toEqual([]);
   });
+});
+
+/** With all that a report may say. */
+const TOLD: Told = {
+  streams: [
+    {
+      name: 'orders',
+      master: 'db-1',
+      cursor: {
+        term: 1,
+        slot: 2,
+        position: { origin: 'o', incarnation: 'i', segment: 's', offset: 3, id: '0-1-5' },
+        time: '',
+      },
+    },
+  ],
+  twins: [
+    {
+      node: 'db-1',
+      streams: [
+        {
+          ...{ name: 'orders', role: 'master', ready: true, reason: 'master', lagBytes: 0, lagSeconds: 0 },
+          stores: [{ name: 'nas', lagBytes: 0, lagSeconds: 0, delaySeconds: 0, state: 'failing', reason: 'full' }],
+        },
+      ],
+    },
+  ],
+};
+
+test('docs/scripting.md tells what every command prints as JSON, of the status each field', async () => {
+  const text = await readFile(join(ROOT, 'docs/scripting.md'), 'utf8');
+  const rows = new Map(
+    [...text.matchAll(/^\| `([a-z ]+)` \| (.*) \|$/gm)].map(([, command, prints]) => [command, prints]),
+  );
+  const commands = program.commands.flatMap((command) => [command, ...command.commands]);
+  const printing = commands.filter(({ options }) => options.some(({ long }) => long === '--json'));
+  expect(printing.map((command) => command.name()).filter((name) => !rows.has(name))).toEqual([]);
+  const fields = [
+    ...JSON.stringify(statusReport(TOLD, { cluster: 'acme', stores: { orders: ['main', 'nas'] } })).matchAll(
+      /"(\w+)":/g,
+    ),
+  ];
+  const told = rows.get('status')!.match(/\w+/g);
+  expect(fields.map(([, field]) => field).filter((field) => !told!.includes(field!))).toEqual([]);
 });
 
 test('docs/dependencies.md says why each package is there, and in which version', async () => {
