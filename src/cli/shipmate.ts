@@ -1,4 +1,5 @@
 import { CommanderError } from 'commander';
+import { nearestHint } from '../core/nearest.ts';
 import { ArchiveNotWhole, NotInArchive, UsageError } from '../errors.ts';
 import { COMMANDS } from './commands.ts';
 import { buildProgram } from './program.ts';
@@ -26,10 +27,18 @@ function ofCommander({ code, exitCode, message }: CommanderError, argv: readonly
   if (exitCode === 0) return null;
   const command = COMMANDS.find(({ name }) => argv.includes(name));
   const help = `"shipmate ${command ? `${command.name} ` : ''}--help" tells more`;
-  if (code === 'commander.help') return new UsageError('no command given', help);
+  if (code === 'commander.help') return nothingToHelpWith(argv) ?? new UsageError('no command given', help);
   const [said = '', suggestion] = message.replace(/^error: /, '').split('\n');
   const meant = /^\(Did you mean (?:one of )?(.*)\?\)$/.exec(suggestion ?? '')?.[1];
   return new UsageError(said, meant === undefined ? help : `did you mean ${meant.replace(/[^, ]+/g, '"$&"')}?`);
+}
+
+/** `help` of a command that is not there looks to commander as if none was given. */
+function nothingToHelpWith(argv: readonly string[]): UsageError | null {
+  const asked = argv.includes('help') ? argv[argv.indexOf('help') + 1] : undefined;
+  if (asked === undefined) return null;
+  const known = COMMANDS.map(({ name }) => name);
+  return new UsageError(`unknown command '${asked}'`, nearestHint(asked, known));
 }
 
 function exitCodeOf(error: unknown): number {

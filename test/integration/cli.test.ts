@@ -65,6 +65,7 @@ describe('wrong usage ends with 2, and says what was meant', () => {
   test.each<[string, string[], string, string]>([
     ['no command', [], 'no command given', '"shipmate --help"'],
     ['a misspelt command', ['stauts'], "unknown command 'stauts'", 'did you mean "status"?'],
+    ['help with a misspelt command', ['help', 'stauts'], "unknown command 'stauts'", 'did you mean "status"?'],
     ['a command of a later version', ['snapshot'], "unknown command 'snapshot'", '"shipmate --help"'],
     ['a misspelt option', ['status', '--jsn'], "unknown option '--jsn'", 'did you mean "--json"?'],
     ['a missing argument', ['handover'], "missing required argument 'stream'", '"shipmate handover --help"'],
