@@ -3,7 +3,7 @@ import { streamKey } from '../core/keys.ts';
 import { ShipmateError } from '../errors.ts';
 import { withCoordination } from './coordination.ts';
 import { addHelp, STREAM } from './help.ts';
-import { confirm, print, requireTerminal } from './terminal.ts';
+import { confirm, print, printable, requireTerminal } from './terminal.ts';
 
 export function defineAdopt(command: Command): void {
   addHelp(command, {
@@ -26,14 +26,13 @@ export function defineAdopt(command: Command): void {
         await withOpener(config, stream, coordination, async (opener) => {
           const { store, memories } = opener;
           const found = await readArchive(store, stream);
-          print(
-            found
-              ? `Store ${store.name} holds archive ${found.info.archive} of ${stream}, made by node ${found.info.node} of cluster ` +
-                  `${found.info.cluster} on ${found.info.created}. From now on it is this cluster's archive of ${stream}, ` +
-                  'whatever was remembered before.'
-              : `Store ${store.name} holds no archive of ${stream} (${streamKey(stream)}). A new one is begun there, from the oldest ` +
-                  'byte still on disk; what an earlier archive held is not in it.',
-          );
+          const said = found
+            ? `Store ${store.name} holds archive ${found.info.archive} of ${stream}, made by node ${found.info.node} of cluster ` +
+              `${found.info.cluster} on ${found.info.created}. From now on it is this cluster's archive of ${stream}, ` +
+              'whatever was remembered before.'
+            : `Store ${store.name} holds no archive of ${stream} (${streamKey(stream)}). A new one is begun there, from the oldest ` +
+              'byte still on disk; what an earlier archive held is not in it.';
+          print(printable(said));
           if (!(await confirm(`adopt ${stream}?`, { yes }))) {
             throw new ShipmateError(`the archive of stream ${stream} was not adopted`, {
               code: 'ADOPT_DECLINED',

@@ -10,7 +10,8 @@ const oneLine = (text: string) => text.replace(/\s*[\r\n]+\s*/g, ' ').trim();
 export function tellError(error: unknown): void {
   const hint = error instanceof ShipmateError ? error.hint : undefined;
   const prefix = stderrIsJournal() ? priorityPrefix('error') : '';
-  const say = (word: string, text: string) => process.stderr.write(`${prefix}${word}: ${redact(oneLine(text))}\n`);
+  const say = (word: string, text: string) =>
+    process.stderr.write(`${prefix}${word}: ${printable(redact(oneLine(text)))}\n`);
   say('error', messageOf(error));
   say('hint', hint ?? 'SHIPMATE_LOG_LEVEL=debug prints where this comes from');
   if (process.env.SHIPMATE_LOG_LEVEL === 'debug') process.stderr.write(`${redact(inspect(error))}\n`);
