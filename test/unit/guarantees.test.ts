@@ -20,7 +20,7 @@ const rows = page
 
 const TEST = /(?:unit|contract|integration|cluster|chaos)\/[\w-]+\.test\.ts/g;
 /** What calls, or a table of cases, give as the name of a test or of a group. */
-const TITLE = /(?:\b(?:describe|test)|\))\(\s*(['"`])((?:(?!\1).)+)\1/g;
+const TITLE = /(?:\b(?:describe|test\w*)|\))\(\s*(['"`])((?:(?!\1).)+)\1/g;
 
 const titles = new Map<string, string[]>();
 async function titlesOf(file: string): Promise<string[]> {
