@@ -85,7 +85,7 @@ export class Bucket {
       try {
         return await work({ sdk, client, limits: { abortSignal: limit } });
       } catch (error) {
-        if (isCredentialsRefused(error)) await renewCredentials(client);
+        if (isCredentialsRefused(error)) renewCredentials(client);
         throw error;
       }
     });
@@ -124,7 +124,7 @@ export class Bucket {
   }
 }
 
-/** The SDK keeps what names no expiry for good: the next attempt has what the environment gives by then. */
-async function renewCredentials({ config }: S3Client): Promise<void> {
-  await config.credentials({ forceRefresh: true }).catch(() => {}); // the next attempt says why
+/** The SDK keeps what names no expiry for good. Not waited for: what gives credentials may hang, and later attempts come. */
+function renewCredentials({ config }: S3Client): void {
+  config.credentials({ forceRefresh: true }).catch(() => {}); // the next attempt says why
 }
