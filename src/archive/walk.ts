@@ -36,6 +36,8 @@ export interface Hint extends Place {
 /** Told of each object of a walk, which waits for a promise that it gives. */
 export type OnObject = (met: Met, read: Read, end: ChainEnd) => unknown;
 
+/** After so many objects a walk looks whether the end is nearer by another way: reading millions of headers takes hours. */
+const FAR_BEHIND = 1_000;
 /** So many strides of a gallop at once. */
 const GALLOPS = 4;
 /** Most objects read ahead of the walk: slots are predictable, so latency need not add up. */
@@ -80,13 +82,24 @@ export async function findEnd(archive: Archive, hint: Hint | null, onObject?: On
   return walkOn(archive, hint ? await beginAt(archive, hint) : await beginAnywhere(archive), onObject);
 }
 
-/** The same from where an earlier walk of this process ended. */
+/**
+ * The same from where an earlier walk of this process ended. From a place that turns out to be far behind it goes on near the
+ * end, as a walk without a cursor does.
+ */
 export async function walkOn(archive: Archive, from: ChainEnd, onObject?: OnObject): Promise<ChainEnd> {
   let begun: Place = from;
   let end = from;
+  let most = FAR_BEHIND;
   for (;;) {
-    const walked = await walkTerm(archive, end, onObject);
+    const walked = await walkTerm(archive, end, onObject, { most });
     end = walked.end;
+    most -= walked.objects;
+    if (most <= 0) {
+      most = Number.POSITIVE_INFINITY;
+      const near = await beginAnywhere(archive);
+      if (comparePlaces(near, end) > 0) begun = end = near;
+      continue;
+    }
     const metNothing = !walked.sealed && comparePlaces(end, begun) === 0;
     if (metNothing && end.slot > MAY_OUTLIVE) return end;
     const floor = await readFloor(archive);
@@ -115,30 +128,34 @@ export async function readChain(
 }
 
 interface Extent {
-  readonly maxAhead: number;
-  readonly upTo: Place | null;
+  readonly maxAhead?: number;
+  readonly upTo?: Place | null;
+  /** Objects. */
+  readonly most?: number;
 }
 
-/** Walks one term to its seal or its first empty place; not above `upTo`. */
+/** Walks one term to its seal or its first empty place; not above `upTo`, and no more than so many objects. */
 async function walkTerm(
   archive: Archive,
   from: ChainEnd,
   onObject?: OnObject,
-  { maxAhead, upTo }: Extent = { maxAhead: MAX_READ_AHEAD, upTo: null },
-): Promise<{ end: ChainEnd; sealed: boolean }> {
+  { maxAhead = MAX_READ_AHEAD, upTo = null, most = Number.POSITIVE_INFINITY }: Extent = {},
+): Promise<{ end: ChainEnd; sealed: boolean; objects: number }> {
   let end = from;
+  let objects = 0;
   const endSlot = upTo?.term === from.term ? upTo.slot + 1 : Number.POSITIVE_INFINITY;
   const ahead = readAhead(archive, from, { maxAhead, endSlot });
   try {
-    while (upTo === null || comparePlaces(end, upTo) <= 0) {
+    while (objects < most && (upTo === null || comparePlaces(end, upTo) <= 0)) {
       const read = await ahead.next();
-      if (read === null) return { end, sealed: false };
+      if (read === null) break;
       const stepped = step(end, read);
       end = stepped.end;
+      objects++;
       await onObject?.(stepped.met, read, end);
-      if (stepped.met === 'seal') return { end, sealed: true };
+      if (stepped.met === 'seal') return { end, sealed: true, objects };
     }
-    return { end, sealed: false };
+    return { end, sealed: false, objects };
   } finally {
     ahead.stop();
   }

@@ -257,6 +257,24 @@ describe('taking over', () => {
     expect(looks).toBeLessThan(70);
   });
 
+  test('rule 10: nor does a cursor of long ago make the end be found by reading everything since', async () => {
+    const { archive, memory } = emptyArchive();
+    const opened = await takeOver(archive);
+    const early = await ship(archive, opened, 20);
+    const old = await ship(archive, early, 3);
+    for (let n = 0; n < 3; n++) await ship(archive, await findEnd(archive, null), 900);
+    const end = await ship(archive, await takeOver(archive), 1_500);
+    memory.overwrite(floorKey(STREAM, early), encodeFloor(early));
+    await memory.delete([5, 6].map((slot) => placeKey(STREAM, { ...opened, slot })));
+    const below = { term: opened.term, slot: 5, digest: 'of a chunk that is gone' };
+    for (const hint of [cursorAt(old), below, cursorAt(opened)]) {
+      let looks = 0;
+      const counting = new FaultyStore(memory, () => void looks++);
+      expect(await findEnd({ store: counting, info }, hint)).toEqual(end);
+      expect(looks).toBeLessThan(1_200);
+    }
+  });
+
   test('rule 12: a walk counts only while the floor has not passed the place where it began', async () => {
     const { archive, memory } = emptyArchive();
     const early = await ship(archive, await takeOver(archive), 3);
