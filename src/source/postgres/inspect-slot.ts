@@ -3,7 +3,12 @@ import type { ServerFacts, SlotFacts } from './server-facts.ts';
 
 /** Whether a slot can keep what is not shipped, whether it does, and what that may cost. */
 export function slotFindings(facts: ServerFacts, name: string): Finding[] {
-  return [...(facts.slot ? standingOf(facts.slot, name) : toBeMade(facts, name)), ...rights(facts), limit(facts)];
+  return [
+    ...(facts.slot ? standingOf(facts.slot, name) : toBeMade(facts, name)),
+    ...rights(facts),
+    limit(facts),
+    ...idleLimit(facts),
+  ];
 }
 
 function rights({ mayUseSlots, user }: ServerFacts): Finding[] {
@@ -94,6 +99,19 @@ function limit({ settings }: ServerFacts): Finding {
       "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB' (half of what is free on the disk of pg_wal); SELECT " +
       'pg_reload_conf(). The price: an outage that lasts longer leaves a gap in the archive, and a new base backup is needed',
   };
+}
+
+/** Of PostgreSQL 18 and later. To it the slot is idle always: nobody streams by it. */
+function idleLimit({ settings }: ServerFacts): Finding[] {
+  const seconds = Number(settings.get('idle_replication_slot_timeout') ?? 0);
+  if (seconds === 0) return [];
+  return [
+    {
+      level: 'warning',
+      message: `idle_replication_slot_timeout is ${seconds} s: when nothing is shipped for so long the slot is given up, and there may be a gap`,
+      hint: 'ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf()',
+    },
+  ];
 }
 
 const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(0)} MB`;

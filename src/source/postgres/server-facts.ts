@@ -32,7 +32,7 @@ export interface SlotFacts {
 const SETTINGS = [
   ...['wal_level', 'max_slot_wal_keep_size', 'max_replication_slots', 'max_wal_senders', 'hot_standby', 'archive_mode'],
   ...['archive_command', 'archive_library', 'full_page_writes', 'fsync', 'data_checksums', 'wal_log_hints'],
-  ...['recovery_target_timeline', 'server_version'],
+  ...['recovery_target_timeline', 'server_version', 'idle_replication_slot_timeout'],
 ];
 
 interface FactsRow {
