@@ -258,7 +258,7 @@ function notThere({ info, store }: Archive, until: Until, stretch: readonly Run[
   const [first, last] = [runStart(stretch[0]!), runEnd(stretch.at(-1)!)];
   return new ShipmateError(
     `${untilText(until)} is not in the archive of stream ${info.stream} in store ${store.name}: ` +
-      `it goes from ${placeInLog(first)} to ${placeInLog(last)}`,
+      `it has what comes after ${placeInLog(first)}, up to ${placeInLog(last)}`,
     {
       code: 'NOT_IN_ARCHIVE',
       hint: 'give an ID or time in between, or "latest"; a time is written like 2026-11-22T13:05:00Z',
