@@ -39,6 +39,7 @@ export interface RepairOptions extends Comparing {
 }
 
 const AT_ONCE = 8;
+
 /**
  * Compares a store with another one that holds the same archive, every payload too, and changes nothing. Throws where they
  * are not the same archive, where the one to be mended was promoted later, or where both go on in their own right.
@@ -46,25 +47,24 @@ const AT_ONCE = 8;
 export async function planRepair(options: RepairOptions): Promise<RepairPlan> {
   const { from, to } = options;
   const { stream } = from.info;
-  const { archive, flaws } = await openTarget(from, to);
+  const { archive, flaw } = await openTarget(from, to);
   const generation = { from: await highestGeneration(from), to: await highestGeneration(archive) };
   if (generation.to > generation.from) throw promotedLater(from, to, generation);
 
   const floor = await readFloor(from);
   // First: once the store has anything of the higher generation, nothing tells any more that a promotion left it behind.
-  if (generation.to < generation.from) flaws.push(...(await straysIn(archive, from, floor)));
-  const toFloor = await floorOfTarget(archive, from, flaws);
-  flaws.push(...(await flawsBelow(floor, options)));
+  const strays = generation.to < generation.from ? await straysIn(archive, from, floor) : [];
+  const { toFloor, damaged } = await floorOfTarget(archive, from, strays);
+  const below = await flawsBelow(floor, options);
   // Behind what retention leaves below it: whoever copies from a floor on does not bring that.
-  if (!(await leadsTo(archive, toFloor, floor))) {
-    flaws.push({ key: floorKey(stream, floor), what: 'missing', digest: null });
-  }
+  const isFloorMissing = !(await leadsTo(archive, toFloor, floor));
+  const raised: Flaw[] = isFloorMissing ? [{ key: floorKey(stream, floor), what: 'missing', digest: null }] : [];
   const comparison = new Comparison(options, { floor, toFloor, generation });
   const { hole } = await readToEnd(from, floor, comparison.meet);
   await comparison.finish();
-  flaws.push(...comparison.flaws);
   // What retention deleted meanwhile looks like a hole (protocol rule 12).
   if (comparePlaces(floor, await readFloor(from)) < 0) return planRepair(options);
+  const flaws = [...flaw, ...strays, ...damaged, ...below, ...raised, ...comparison.flaws];
   return { flaws, objects: comparison.objects, generation, hole };
 }
 
@@ -85,17 +85,23 @@ export async function repair({ flaws }: RepairPlan, options: RepairOptions): Pro
   }
 }
 
-/** Where readers of the store begin once it has no floor that was left behind, and none that is damaged: `flaws` gets these. */
-async function floorOfTarget({ store, info }: Archive, from: Archive, flaws: Flaw[]): Promise<ChainEnd> {
-  let floor = chainStart(info);
+/** Where readers of the store begin once it has no floor that was left behind, and none that is damaged. */
+async function floorOfTarget(
+  { store, info }: Archive,
+  from: Archive,
+  strays: readonly Flaw[],
+): Promise<{ toFloor: ChainEnd; damaged: Flaw[] }> {
+  const left = new Set(strays.map(({ key }) => key));
+  const damaged: Flaw[] = [];
+  let toFloor = chainStart(info);
   for await (const key of floorKeys(store, info.stream)) {
-    if (flaws.some((flaw) => flaw.key === key)) continue;
+    if (left.has(key)) continue;
     const there = await floorAt(store, key);
     const right = there ?? (await floorAt(from.store, key));
-    if (there === null) flaws.push({ key, what: right ? 'damaged' : 'stray', digest: null });
-    if (right !== null) floor = right;
+    if (there === null) damaged.push({ key, what: right ? 'damaged' : 'stray', digest: null });
+    if (right !== null) toFloor = right;
   }
-  return floor;
+  return { toFloor, damaged };
 }
 
 /** Null where it is not there, or can't be read. */
@@ -134,19 +140,19 @@ async function provenBytes(from: Archive, key: string, digest: string | null): P
 }
 
 /** What the store to be mended holds of the archive, and what is wrong with its stream.json. */
-async function openTarget(from: Archive, to: ObjectStore): Promise<{ archive: Archive; flaws: Flaw[] }> {
+async function openTarget(from: Archive, to: ObjectStore): Promise<{ archive: Archive; flaw: Flaw[] }> {
   const { info } = from;
   const archive = { store: to, info };
-  const flaw = { key: streamKey(info.stream), digest: info.digest };
+  const file = { key: streamKey(info.stream), digest: info.digest };
   try {
     const there = await readArchive(to, info.stream);
-    if (there === null) return { archive, flaws: [{ ...flaw, what: 'missing' }] };
+    if (there === null) return { archive, flaw: [{ ...file, what: 'missing' }] };
     demandSameArchive(there, from);
-    return { archive, flaws: [] };
+    return { archive, flaw: [] };
   } catch (error) {
     if (!(error instanceof ShipmateError && error.code === 'BAD_ARCHIVE_FILE')) throw error;
     if (!(await holdsObjectsOf(archive))) throw error;
-    return { archive, flaws: [{ ...flaw, what: 'damaged' }] };
+    return { archive, flaw: [{ ...file, what: 'damaged' }] };
   }
 }
 
@@ -204,8 +210,11 @@ async function straysIn({ store, info }: Archive, from: Archive, fromFloor: Chai
     const read = await orNull(() => readHeader(store, key));
     return read !== null && generationIn(read.header) < end.generation;
   });
-  strays.push(...beyond.filter((_, index) => isLeft[index]));
-  return strays.map((key) => ({ key, what: 'stray', digest: null }));
+  return [...strays, ...beyond.filter((_, index) => isLeft[index])].map((key) => ({
+    key,
+    what: 'stray',
+    digest: null,
+  }));
 }
 
 /** Told by its openings and its end, as far as these can be read: what is to be mended may be damaged anywhere. */

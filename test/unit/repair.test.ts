@@ -87,7 +87,7 @@ describe('repair', () => {
         expect(contents(nas)).toEqual(contents(main));
         expect((await plan(nas)).flaws).toEqual([]);
       }),
-      { numRuns: 20 },
+      { numRuns: 20, interruptAfterTimeLimit: 30_000 },
     );
   });
 
@@ -207,6 +207,15 @@ describe('repair', () => {
     for (const key of nas.keys(termsPrefix(STREAM)).filter((each) => each >= placeKey(STREAM, end))) {
       expect(await main.create(key, nas.peek(key), signal)).toBe('created');
     }
+  });
+
+  test('takes away from an old primary however much it wrote where nobody looked any more', async () => {
+    const { promoted } = await promotion();
+    const { term } = await findEnd(promoted, null);
+    const late = Buffer.from('of the left branch');
+    for (let slot = 0; slot < 150_000; slot++) main.overwrite(placeKey(STREAM, { term: term + 1, slot }), late);
+    const { flaws } = await plan(main, promoted);
+    expect(flaws.filter(({ what }) => what === 'stray').length).toBeGreaterThanOrEqual(150_000);
   });
 
   test.each([false, true])('of an old primary is safe to repeat too (pruned since: %s)', async (isPruned) => {

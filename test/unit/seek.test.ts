@@ -146,7 +146,7 @@ describe('a range of the archive', () => {
           await compareRanges(random, await demandArchive(store, 'orders'), found);
         }
       }),
-      { numRuns: 10 },
+      { numRuns: 10, interruptAfterTimeLimit: 30_000 },
     );
     expect(found.sought).toBeGreaterThan(found.all * 0.75);
   });
