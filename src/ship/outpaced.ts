@@ -31,7 +31,7 @@ export interface Ahead {
 
 /**
  * Rule 21, from what the twins tell: is there a ready one whose log has gone on for long, while the master's own log had
- * nothing more to give? A master that merely can't ship (a slow store, a backlog) has as much left as its twin.
+ * nothing more to give, or could not be asked? A master that merely can't ship (a slow store, a backlog) has as much left as its twin.
  */
 export class Outpaced {
   readonly #names: Names;
@@ -59,8 +59,9 @@ export class Outpaced {
     this.#masterSinceMs ??= nowMs;
     const { aheadSeconds, forMs, coolDownMs } = this.#pace;
     const ahead = told.flatMap(({ node: other, ready, lagBytes, lagSeconds }): Ahead[] => {
-      if (other === node || !ready || own.lagBytes === null || lagBytes === null || lagSeconds === null) return [];
-      const hasMore = own.lagBytes * 2 <= lagBytes && lagSeconds >= aheadSeconds;
+      if (other === node || !ready || lagBytes === null || lagSeconds === null) return [];
+      // An own log that can't be measured in any look has nothing to give either: its disk is gone, or hangs.
+      const hasMore = (own.lagBytes ?? 0) * 2 <= lagBytes && lagSeconds >= aheadSeconds;
       return hasMore ? [{ node: other, lagBytes, lagSeconds }] : [];
     });
     this.#aheadSinceMs = new Map(ahead.map((one) => [one.node, this.#aheadSinceMs.get(one.node) ?? nowMs]));

@@ -1,5 +1,5 @@
 import { patient } from '../archive/patient-store.ts';
-import { retry, within } from '../archive/retry.ts';
+import { retry } from '../archive/retry.ts';
 import type { Archive } from '../archive/walk.ts';
 import type { BlockPool } from '../codec/blocks.ts';
 import type { Encoder } from '../codec/encoder.ts';
@@ -17,6 +17,7 @@ import { Desk } from './desk.ts';
 import { tellForeign } from './foreign.ts';
 import type { Share } from './governor.ts';
 import { Inspection } from './inspection.ts';
+import { Measure } from './measure.ts';
 import { handOnWhenOutpaced, PACE, type Pace } from './outpaced.ts';
 import { type OpenedPrimary, openPrimary, type PrimaryOptions } from './primary.ts';
 import { Progress } from './progress.ts';
@@ -51,7 +52,6 @@ export interface StreamOptions extends PrimaryOptions {
 
 /** A look at the archive is many reads, and one take-over several looks: a store that fails now and then must not stop it. */
 const READS = { attempts: 4, signal: new AbortController().signal };
-const MEASURE_MS = 1_000;
 
 /** A stream on this twin, in short. */
 export interface Standing {
@@ -72,6 +72,8 @@ export class StreamShipper {
   readonly #options: StreamOptions;
   readonly #trouble: Trouble;
   readonly #agreement: Agreement;
+  readonly #measure: Measure;
+  readonly #over = new AbortController();
   #role: Role = 'starting';
   #readiness: Readiness | null = null;
   #settled: ChainEnd | null = null;
@@ -85,7 +87,6 @@ export class StreamShipper {
   #refusal: string | null = null;
   #inspection: Inspection | null = null;
   #copies: Copies | null = null;
-  #measuring: Promise<Backlog> | null = null;
   #lag: { readonly bytes: number | null; readonly seconds: number | null } = { bytes: null, seconds: null };
   /** Why it ended by itself. */
   #failure: string | null = null;
@@ -95,8 +96,16 @@ export class StreamShipper {
   constructor(options: StreamOptions) {
     this.#options = options;
     this.#trouble = new Trouble(options);
-    const { name: stream, node, log, coordination, agreeWithinMs: withinMs } = options;
+    const { name: stream, node, log, coordination, source, agreeWithinMs: withinMs } = options;
     this.#agreement = new Agreement({ stream, node, log, twins: coordination.twins, withinMs });
+    this.#measure = new Measure({
+      source,
+      log,
+      signal: this.#over.signal,
+      // A standby's readiness tells by itself.
+      onHang: (error) => this.#role === 'master' && this.#trouble.report('source', error),
+      onRecovered: () => this.#trouble.clear('source'),
+    });
     this.#progress = new Progress(options.monotonicMs ?? (() => performance.now()));
   }
 
@@ -135,6 +144,7 @@ export class StreamShipper {
       this.#failure = messageOf(error);
       throw error;
     } finally {
+      this.#over.abort();
       this.#enter('stopped');
     }
   }
@@ -301,26 +311,14 @@ export class StreamShipper {
 
   /** What this twin's own log has beyond the archive's end; null where that is not known, or it has forked away. */
   async #ownBacklog(): Promise<Backlog | null> {
-    if (this.#role === 'master') return this.#measure(this.#settled?.position ?? null);
+    if (this.#role === 'master') return this.#measure.from(this.#settled?.position ?? null);
     if (!this.#readiness) return null;
     const { at, end, located, allowed } = this.#readiness;
     if (located?.result === 'fork' && !allowed) return null;
     // In another server's log only transactions are beyond the archive's end, not what this one begins each file with.
     const isOther = located?.result === 'move' && end?.position && end.position.origin !== at?.origin;
-    if (at) return this.#measure(isOther ? end.position : at);
+    if (at) return this.#measure.from(isOther ? end.position : at);
     return located && { bytes: 0, oldestMs: null };
-  }
-
-  /** Null where it can't be measured, or hangs: the twins must hear of the rest all the same. */
-  async #measure(from: Position | null): Promise<Backlog | null> {
-    const { source, log } = this.#options;
-    this.#measuring ??= source.backlog(from).finally(() => {
-      this.#measuring = null;
-    });
-    return within(MEASURE_MS, this.#measuring).catch((error) => {
-      log.debug('the backlog could not be measured', { error });
-      return null;
-    });
   }
 
   #standing(): { ready: boolean; result: Result | null; reason: string } {

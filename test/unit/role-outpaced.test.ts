@@ -54,16 +54,25 @@ describe('a twin that is far ahead', () => {
       twins: [master({ lagBytes: 30_000, lagSeconds: 30 }), told('b', AHEAD)],
     },
     { why: 'what it has more is new', twins: [master(), told('b', { lagBytes: 50_000_000, lagSeconds: 3 })] },
-    {
-      why: 'the master can’t measure its own log',
-      twins: [master({ lagBytes: null, lagSeconds: null }), told('b', AHEAD)],
-    },
     { why: 'it can’t measure its own log', twins: [master(), told('b', { lagBytes: null, lagSeconds: null })] },
     { why: 'this twin does not lead', twins: [told('a', {}), told('b', AHEAD)] },
     { why: 'it is this twin’s own word', twins: [master(AHEAD)] },
     { why: 'it is another stream’s', twins: [master(), told('b', { ...AHEAD, name: 'billing' })] },
   ])('but not where $why', ({ twins }) => {
     expect(look(newOutpaced(), twins).every((node) => node === null)).toBe(true);
+  });
+
+  test('is handed it by a master that can’t measure its own log either, in any look', () => {
+    const unknown = master({ lagBytes: null, lagSeconds: null });
+    const outpaced = newOutpaced();
+    look(outpaced, [master(), told('b', {})]);
+    expect(look(outpaced, [unknown, told('b', AHEAD)], { fromSecond: 600 }).indexOf('b')).toBe(PACE.forMs / 1_000);
+    const asMuch = master({ lagBytes: 50_000, lagSeconds: 30 });
+    const flickering = newOutpaced();
+    for (let second = 0; second < 600; second++) {
+      const own = second % 14 === 0 ? asMuch : unknown;
+      expect(flickering.observe([own, told('b', AHEAD)], second * 1_000)).toBeNull();
+    }
   });
 
   test('is not asked again at once when it could not take over', () => {
@@ -84,28 +93,32 @@ describe('a twin that is far ahead', () => {
 });
 
 describe('a master on a stalled replica', () => {
-  const pair = new Pair();
+  let pair: Pair;
   afterEach(() => pair.stop());
 
-  test('hands the term to the twin whose log goes on, once; the archive goes on there', async () => {
-    const pace = { aheadSeconds: 0.2, forMs: 200, coolDownMs: 100, lookMs: 20 };
-    const stalled = stallable(openFakeSource(pair.log));
-    pair.log.append();
-    const a = pair.start('a', { source: stalled.source, pace });
-    await pair.hasRole('a', 'master');
-    pair.start('b', { pace });
-    await pair.isReady('b');
-    await pair.shipped();
-    stalled.stall();
-    for (let n = 0; n < 20; n++) pair.log.append({ bytes: 1_000 });
-    await pair.hasRole('b', 'master');
-    await pair.shipped();
-    expect(await pair.openings()).toEqual(['a: start', 'b: resume']);
-    expect(a.said).toContainEqual(expect.stringMatching(/^outpaced: b has \d+ bytes, .* that the log here lacks/));
-    await until('it is told', () =>
-      a.metrics.text().then((text) => /handed_on_total{stream="orders",cluster="test"} 1/.test(text)),
-    );
-  });
+  test.each<Stall>(['stands still', 'hangs'])(
+    'whose log %s hands the term to the twin whose log goes on, once',
+    async (how) => {
+      const pace = { aheadSeconds: 0.2, forMs: 200, coolDownMs: 100, lookMs: 20 };
+      pair = new Pair();
+      const stalled = stallable(openFakeSource(pair.log), how);
+      pair.log.append();
+      const a = pair.start('a', { source: stalled.source, pace });
+      await pair.hasRole('a', 'master');
+      pair.start('b', { pace });
+      await pair.isReady('b');
+      await pair.shipped();
+      stalled.stall();
+      for (let n = 0; n < 20; n++) pair.log.append({ bytes: 1_000 });
+      await pair.hasRole('b', 'master');
+      await pair.shipped();
+      expect(await pair.openings()).toEqual(['a: start', 'b: resume']);
+      expect(a.said).toContainEqual(expect.stringMatching(/^outpaced: b has \d+ bytes, .* that the log here lacks/));
+      await until('it is told', () =>
+        a.metrics.text().then((text) => /handed_on_total{stream="orders",cluster="test"} 1/.test(text)),
+      );
+    },
+  );
 });
 
 describe('a twin beside another server', () => {
@@ -139,9 +152,12 @@ describe('a twin beside another server', () => {
 
 const SILENT = { debug() {}, info() {}, warn() {}, error() {} };
 
-/** A source whose log stands still from `stall` on, as that of a replica whose applier has stopped. */
-function stallable(source: LogSource): { readonly source: LogSource; stall(): void } {
+type Stall = 'stands still' | 'hangs';
+
+/** A source whose log stands still from `stall` on, as that of a replica whose applier has stopped, or is in a dead mount. */
+function stallable(source: LogSource, how: Stall): { readonly source: LogSource; stall(): void } {
   let stalls = false;
+  const never = new Promise<never>(() => {});
   return {
     stall: () => {
       stalls = true;
@@ -150,13 +166,18 @@ function stallable(source: LogSource): { readonly source: LogSource; stall(): vo
       ...source,
       async *read(from, signal) {
         for await (const slice of source.read(from, signal)) {
+          if (stalls && how === 'hangs') await never;
           if (stalls)
             await new Promise((_, reject) => signal.addEventListener('abort', () => reject(abortReason(signal))));
           yield slice;
         }
       },
-      backlog: async (from) => (stalls ? { bytes: 0, oldestMs: null } : source.backlog(from)),
-      locate: async (head) => {
+      async backlog(from) {
+        if (stalls && how === 'hangs') return never;
+        return stalls ? { bytes: 0, oldestMs: null } : source.backlog(from);
+      },
+      async locate(head) {
+        if (stalls && how === 'hangs') return never;
         const located = await source.locate(head);
         return stalls ? { ...located, result: 'behind', at: null, allowed: false, reason: 'it stands still' } : located;
       },
