@@ -131,7 +131,7 @@ describe('a range of the archive', () => {
         await shipHistory(random, archive);
         await compareRanges(random, archive, found);
       }),
-      { numRuns: 6 },
+      { numRuns: 6, interruptAfterTimeLimit: 30_000 },
     );
     // Many of these logs began anew: then a range from an ID on takes a walk.
     expect(found.sought).toBeGreaterThan(found.all * 0.05);
