@@ -8,7 +8,7 @@ import { type ChainEnd, step } from '../core/chain.ts';
 import { copyLag } from '../core/copies.ts';
 import type { Header, Read } from '../core/header.ts';
 import { comparePlaces, type Place, placeKey, placeText, streamKey } from '../core/keys.ts';
-import type { Log } from '../core/log.ts';
+import { type Log, redact } from '../core/log.ts';
 import type { CopyState, CopyStatus } from '../core/status.ts';
 import { abortReason, messageOf, ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
@@ -378,7 +378,7 @@ export class Copier {
       this.#loggedAtMs = performance.now();
       log.warn(`the copy in store ${store.name} has to wait: ${messageOf(error)}`, { code, hint });
     }
-    this.#enter('failing', messageOf(error));
+    this.#enter('failing', redact(messageOf(error)));
   }
 
   #leaveAlone(error: ShipmateError): void {

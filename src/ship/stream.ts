@@ -6,6 +6,7 @@ import type { Encoder } from '../codec/encoder.ts';
 import type { Role, TwinStream } from '../coordination/coordination.ts';
 import type { ChainEnd } from '../core/chain.ts';
 import type { Result } from '../core/header.ts';
+import { redact } from '../core/log.ts';
 import type { Position } from '../core/position.ts';
 import { messageOf, ShipmateError } from '../errors.ts';
 import type { Backlog } from '../source/source.ts';
@@ -141,7 +142,7 @@ export class StreamShipper {
         if (opened) await this.#serve(opened, signal);
       }
     } catch (error) {
-      this.#failure = messageOf(error);
+      this.#failure = redact(messageOf(error));
       throw error;
     } finally {
       this.#over.abort();

@@ -1,4 +1,4 @@
-import type { Log, LogFields } from '../core/log.ts';
+import { type Log, type LogFields, redact } from '../core/log.ts';
 import { messageOf, ShipmateError } from '../errors.ts';
 import type { Alarm, StreamMetrics } from '../metrics.ts';
 
@@ -30,7 +30,7 @@ export class Trouble {
 
   report(part: Part, error: unknown): void {
     const nowMs = performance.now();
-    const message = messageOf(error);
+    const message = redact(messageOf(error)); // it is shown to all who may look
     const known = this.#standing.get(part);
     // Messages may name an object or a temporary file, each attempt's another.
     const kind = error instanceof ShipmateError ? error.code : message;

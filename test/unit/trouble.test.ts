@@ -33,3 +33,9 @@ test('what may come back any moment is not taken for over before it was quiet', 
   trouble.clear('archive', { quietMs: 0 });
   expect(trouble.standing()).toEqual([]);
 });
+
+test('a password in an error is neither logged nor told to the twins and on the status page', () => {
+  const { trouble, said } = newTrouble();
+  trouble.report('store', new Error('no route to https://key:secret@proxy:3128/'));
+  expect([...said, ...trouble.standing()]).toEqual(Array(2).fill('store: no route to https://key:***@proxy:3128/'));
+});
