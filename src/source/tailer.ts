@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import { watch } from 'chokidar';
+import { type FSWatcher, watch } from 'chokidar';
 import type { Log } from '../core/log.ts';
 import { messageOf } from '../errors.ts';
 
@@ -33,7 +33,6 @@ export function openTailer({ busyPollMs, idlePollMs = IDLE_POLL_MS, match, log }
   const waiting = new Set<() => void>();
   let hints = 0;
   let lastHintMs = Number.NEGATIVE_INFINITY;
-  let followed = new Set<string>();
 
   const wake = () => {
     hints++;
@@ -41,24 +40,31 @@ export function openTailer({ busyPollMs, idlePollMs = IDLE_POLL_MS, match, log }
     for (const done of [...waiting]) done();
   };
 
-  const watcher = watch([], {
-    ignoreInitial: true,
-    depth: 0,
-    ignored: (path, stats) => match !== undefined && stats?.isFile() === true && !match(basename(path)),
-  });
-  watcher.on('all', wake);
-  // Of several changes within 50 ms chokidar reports the first alone; the kernel's own events come each, and at once.
-  watcher.on('raw', wake);
-  watcher.on('error', (error) => log.debug('file watcher: relying on polls', { error: messageOf(error) }));
+  // One for each path: a watcher remembers for ever what it no longer watches, and looks through all of that again and again.
+  const watchers = new Map<string, FSWatcher>();
+  const startWatching = (path: string) => {
+    const watcher = watch(path, {
+      ignoreInitial: true,
+      depth: 0,
+      ignored: (name, stats) => match !== undefined && stats?.isFile() === true && !match(basename(name)),
+    });
+    watcher.on('all', wake);
+    // Of several changes within 50 ms chokidar reports the first alone; the kernel's own events come each, and at once.
+    watcher.on('raw', wake);
+    watcher.on('error', (error) => log.debug('file watcher: relying on polls', { error: messageOf(error) }));
+    watchers.set(path, watcher);
+  };
+  const stopWatching = async (path: string) => {
+    const watcher = watchers.get(path);
+    watchers.delete(path);
+    await watcher?.close();
+  };
 
   return {
     follow(paths) {
       const wanted = new Set(paths);
-      const added = [...wanted].filter((path) => !followed.has(path));
-      const dropped = [...followed].filter((path) => !wanted.has(path));
-      if (added.length > 0) watcher.add(added);
-      if (dropped.length > 0) watcher.unwatch(dropped);
-      followed = wanted;
+      for (const path of wanted) if (!watchers.has(path)) startWatching(path);
+      for (const path of watchers.keys()) if (!wanted.has(path)) void stopWatching(path);
       // Until the watcher has begun, polls alone see changes.
       lastHintMs = performance.now();
     },
@@ -82,7 +88,7 @@ export function openTailer({ busyPollMs, idlePollMs = IDLE_POLL_MS, match, log }
 
     async close() {
       wake();
-      await watcher.close();
+      await Promise.all([...watchers.keys()].map(stopWatching));
     },
   };
 }
