@@ -54,7 +54,7 @@ afterEach(async () => {
 
 describe('a writer that dies', () => {
   test('leaves whole objects only, and all that it was told are created', async () => {
-    for (let round = 0; round < 5; round++) {
+    for (let round = 0; round < 3; round++) {
       const child = start(process.execPath, [writer, root, `round-${round}`, '400000', 'half']);
       const created: string[] = [];
       for await (const key of createInterface({ input: child.stdout! })) {
