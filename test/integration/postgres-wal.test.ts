@@ -5,10 +5,12 @@ import { parseLsn } from '../../src/source/postgres/lsn.ts';
 import { parseWalName, segmentStart } from '../../src/source/postgres/wal-name.ts';
 import { type WalEvent, WalScanner } from '../../src/source/postgres/wal-records.ts';
 import { type Postgres, startPostgres } from '../helpers/postgres.ts';
+import { until } from '../helpers/wait.ts';
 
 jest.setTimeout(60_000);
 
 const MIB = 1 << 20;
+const PAGE_BYTES = 8192;
 const NAME = 'vor dem Löschen';
 
 let server: Postgres;
@@ -35,9 +37,8 @@ async function write(): Promise<void> {
   await server.pgbench({ clients: 4, transactions: 100 });
 }
 
-async function scanned(): Promise<WalEvent[]> {
-  const events: WalEvent[] = [];
-  const scanner = new WalScanner((event) => events.push(event));
+/** Each segment's first LSN, and its bytes as far as they are flushed. */
+async function* flushed(): AsyncGenerator<[bigint, Buffer]> {
   const folder = join(server.dataDir, 'pg_wal');
   const end = parseLsn(await server.lsn());
   for (const name of (await readdir(folder)).sort()) {
@@ -45,8 +46,15 @@ async function scanned(): Promise<WalEvent[]> {
     if (segment?.kind !== 'segment') continue;
     const start = segmentStart(segment, MIB);
     const bytes = await readFile(join(folder, name));
-    scanner.feed(start, bytes.subarray(0, Math.max(0, Number(end - start))));
+    yield [start, bytes.subarray(0, Math.max(0, Number(end - start)))];
   }
+}
+
+async function scanned(): Promise<WalEvent[]> {
+  const events: WalEvent[] = [];
+  const scanner = new WalScanner((event) => events.push(event));
+  for await (const [start, bytes] of flushed()) scanner.feed(start, bytes);
+  expect(scanner.blankAt).toBeNull();
   return events;
 }
 
@@ -82,4 +90,38 @@ test('the scanner finds each transaction’s end, and its time, where pg_waldump
 
   const [point] = [...(await dumped('XLOG', first))].filter(([, what]) => what.startsWith('RESTORE_POINT'));
   expect(events.filter(({ kind }) => kind === 'restorePoint')).toMatchObject([{ start: point![0], name: NAME }]);
+});
+
+test('wherever it begins, it never takes what a server has flushed for zeros, though that crashed inside large records', async () => {
+  for (let crash = 0; crash < 6; crash++) {
+    const [large, small] = await Promise.all([server.connect(), server.connect()]);
+    const writes = [
+      large.query(
+        `DO $$ BEGIN LOOP PERFORM pg_logical_emit_message(false, 'x', repeat('y', 5000000)); END LOOP; END $$`,
+      ),
+      small.query(`DO $$ BEGIN LOOP INSERT INTO t VALUES (1, 'small'); COMMIT; END LOOP; END $$`),
+    ];
+    const ended = Promise.allSettled(writes);
+    const before = await server.lsn();
+    await until('megabytes are written', async () => parseLsn(await server.lsn()) - parseLsn(before) > 3_000_000n);
+    await server.end('kill');
+    await ended;
+    await server.start();
+    await server.sql('SELECT pg_switch_wal()');
+  }
+  let pages = 0;
+  for await (const [start, bytes] of flushed()) {
+    for (let at = 0; at < bytes.length; at += PAGE_BYTES) {
+      pages++;
+      const scanner = new WalScanner();
+      for (const [from, to] of [
+        [0, 1000],
+        [1000, 3 * PAGE_BYTES],
+      ] as const) {
+        scanner.feed(start + BigInt(at + from), bytes.subarray(at + from, at + to));
+      }
+      if (scanner.blankAt !== null) throw new Error(`zeros at ${scanner.blankAt}`);
+    }
+  }
+  expect(pages).toBeGreaterThan(3_000);
 });

@@ -105,6 +105,20 @@ test('takes zeros for damage where no log switch stands before them', async () =
   );
 });
 
+test('takes zeros inside a page for damage too: a file that was put in the place of the server’s own had less', async () => {
+  server.transaction({ bytes: 2_000 });
+  await reign(server.open(), shipping);
+  const at = Number(server.flushed) % server.segmentBytes;
+  expect(at % 8192).toBeLessThan(8000);
+  expect(codeOf(await endWith(Buffer.alloc(100), at, server.flushed + 100n))).toBe('SOURCE_CORRUPT');
+  expect(codeOf(await follow(null).ended)).toBe('SOURCE_CORRUPT');
+});
+
+test('takes a page of which nothing but the header is there for damage', async () => {
+  server.transaction({ bytes: 2_000 });
+  expect(codeOf(await endWith(Buffer.alloc(2_000), 40, server.flushed))).toBe('SOURCE_CORRUPT');
+});
+
 test('takes pages of another place or timeline for damage: a file that the server uses again', async () => {
   server.transaction({ bytes: 30_000 });
   await reign(server.open(), shipping);

@@ -137,7 +137,9 @@ export class WalReader {
     const bytes = this.#buffer.subarray(start, whole);
     const endsSegment = pageAt + whole === segmentBytes;
     const to = descent.positionAfter(timeline, lsn + BigInt(bytes.length));
-    return { from, to, bytes, boundary: true, endsSegment, ...this.#times(lsn, start, whole) };
+    const times = this.#times(lsn, start, whole);
+    this.#demandRecords(file, segmentBytes);
+    return { from, to, bytes, boundary: true, endsSegment, ...times };
   }
 
   /** As much as there is; what does not fit is left over from a page's start on. */
@@ -161,6 +163,17 @@ export class WalReader {
       firstEventMs: this.#firstMicros === null ? null : Math.floor(this.#firstMicros / 1000),
       lastEventMs: this.#lastMicros === null ? null : Math.ceil(this.#lastMicros / 1000),
     };
+  }
+
+  /** A file that was put in the place of the server's own may lack what that had. */
+  #demandRecords({ path }: SegmentFile, segmentBytes: number): void {
+    const { blankAt } = this.#scanner;
+    if (blankAt === null) return;
+    throw corrupt(
+      path,
+      Number(blankAt % BigInt(segmentBytes)),
+      'there are zeros where the server has flushed a record',
+    );
   }
 
   /** The segment of a position, open. */

@@ -61,6 +61,9 @@ export class WalScanner {
   #lastPlace: number | null = null;
   #lastEndPlace = 0;
   #isInStep = false;
+  /** The page's header says that the next record begins behind it. */
+  #isBehindHeader = false;
+  #blankPlace: number | null = null;
 
   constructor(onEvent: (event: WalEvent) => void = () => {}) {
     this.#onEvent = onEvent;
@@ -75,6 +78,11 @@ export class WalScanner {
   /** Where it ends. */
   get lastEnd(): bigint | null {
     return this.#lastPlace === null ? null : this.#lsn(this.#lastEndPlace);
+  }
+
+  /** Where zeros stand in the place of a record, since the bytes went on from each other; null: nowhere. */
+  get blankAt(): bigint | null {
+    return this.#blankPlace === null ? null : this.#lsn(this.#blankPlace);
   }
 
   /** `lsn`: of the first byte. */
@@ -106,11 +114,12 @@ export class WalScanner {
     this.#pagePlace = 0;
     this.#headerGot = 0;
     this.#lastPlace = null;
+    this.#blankPlace = null;
     this.#loseStep();
   }
 
   #loseStep(): void {
-    this.#isInStep = false;
+    this.#isInStep = this.#isBehindHeader = false;
     this.#recordGot = 0;
     this.#nextPlace = this.#pageEnd;
   }
@@ -136,7 +145,10 @@ export class WalScanner {
     if (header.long) this.#pageBytes = header.long.pageBytes;
     const headerEnd = this.#pagePlace + header.headerBytes;
     this.#nextPlace = headerEnd;
-    if (header.remainingBytes === this.#awaitedBytes) return;
+    if (header.remainingBytes === this.#awaitedBytes) {
+      this.#isBehindHeader = header.remainingBytes === 0;
+      return;
+    }
     this.#loseStep();
     this.#nextPlace = Math.min(this.#nextPlace, aligned(headerEnd + header.remainingBytes));
   }
@@ -174,7 +186,7 @@ export class WalScanner {
     if (this.#recordGot < RECORD.totalBytes) return;
     const total = this.#startView.getUint32(RECORD.total, true);
     if (!isLength(total)) {
-      this.#loseStep();
+      this.#missRecord(total, this.#recordPlace);
       return;
     }
     const taken = Math.min(total - this.#recordGot, end - at);
@@ -193,12 +205,13 @@ export class WalScanner {
   /** A whole record, of which at least the beginning lies at `at`. */
   #complete(view: DataView, at: number, total: number, place: number, endPlace = place + total): void {
     if (!isLength(total) || !this.#followsLast(view, at)) {
-      this.#loseStep();
+      this.#missRecord(total, place);
       return;
     }
     this.#lastPlace = place;
     this.#lastEndPlace = endPlace;
     this.#isInStep = true;
+    this.#isBehindHeader = false;
     this.#nextPlace = aligned(endPlace);
     const manager = view.getUint8(at + RECORD.manager);
     const info = view.getUint8(at + RECORD.info);
@@ -210,6 +223,11 @@ export class WalScanner {
       if (type === XLOG.restorePoint) this.#tell('restorePoint', view, at, total);
       if (type === XLOG.switch) this.#loseStep(); // the rest of the segment is empty
     }
+  }
+
+  #missRecord(total: number, place: number): void {
+    if (total === 0 && (this.#isInStep || this.#isBehindHeader)) this.#blankPlace ??= place;
+    this.#loseStep();
   }
 
   #followsLast(view: DataView, at: number): boolean {
