@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { type FaultRule, switchFaults } from '../fakes/faulty-store.ts';
 import { Cluster, TTL_MS } from '../helpers/cluster.ts';
-import { prepareDaemon } from '../helpers/daemon.ts';
+import { type Daemon, type Exit, prepareDaemon } from '../helpers/daemon.ts';
 import { startMariadb } from '../helpers/mariadb.ts';
 import { until } from '../helpers/wait.ts';
 
@@ -101,14 +101,23 @@ describe('a store that fails', () => {
 describe('an archive of somebody else', () => {
   const source = () => ({ dir: cluster.server.dataDir });
 
+  async function refused(stranger: Daemon): Promise<Exit> {
+    await stranger.start();
+    try {
+      await until('it ends', () => !stranger.running, { describe: () => stranger.tail() });
+      return await stranger.exited;
+    } finally {
+      await stranger.kill(); // or it would be a twin in the tests that follow
+    }
+  }
+
   test('is refused: a second cluster on the same prefix', async () => {
     await cluster.ready();
     const stranger = await prepareDaemon({
       ...{ node: 'other-1', cluster: 'other', dir: join(cluster.dir, 'other-1'), storePath: cluster.storePath },
       ...{ endpoints: cluster.etcd.endpoints, source: source() },
     });
-    await stranger.start();
-    const exit = await stranger.exited;
+    const exit = await refused(stranger);
     expect(exit.code).toBe(1);
     expect(exit.stderr).toMatch(/^error: store main holds archive .*cluster acme.*\nhint: .*another prefix/);
   });
@@ -117,12 +126,11 @@ describe('an archive of somebody else', () => {
     await cluster.ready();
     const stranger = await prepareDaemon({
       ...{ node: 'db-3', dir: join(cluster.dir, 'db-3'), storePath: cluster.storePath },
-      ...{ endpoints: cluster.etcd.endpoints, source: { type: 'mysql', ...source() } },
+      ...{ endpoints: cluster.etcd.endpoints, source: { type: 'files', ...source() } },
     });
-    await stranger.start();
-    const exit = await stranger.exited;
+    const exit = await refused(stranger);
     expect(exit.code).toBe(1);
-    expect(exit.stderr).toMatch(/^error: .*was made for mariadb, this source is mysql\nhint: .*\n$/);
+    expect(exit.stderr).toMatch(/^error: .*was made for mariadb, this source is files\nhint: .*\n$/);
   });
 
   test('is never taken over: another server’s binlogs under this stream’s name', async () => {

@@ -107,7 +107,8 @@ export class Twins {
         const leads = told.twins.some(({ node, role }) => role === 'master' && node === told.master);
         return leads && told.twins.length === this.daemons.length && told.twins.every(({ ready }) => ready) && told;
       },
-      { describe: () => this.tails(), ...wait },
+      // Daemons that start have better things to do than to answer.
+      { everyMs: 100, describe: () => this.tails(), ...wait },
     );
     const master = this.daemon(stream.master ?? '');
     return { master, standby: this.other(master) };
