@@ -95,11 +95,11 @@ async function decide(
   };
   const answer = await coordination.requests.ask(stream, request, ANSWER_MS);
   if (answer === null) {
-    const message = `no daemon answered for stream ${stream} within ${ANSWER_MS / 1000} s`;
+    const message = `no daemon has gone on with stream ${stream} within ${ANSWER_MS / 1000} s`;
     throw failed(
       decision,
       message,
-      'see "shipmate status": whether a daemon is alive, and whether it has gone on after all',
+      'see "shipmate status": whether a daemon is alive, and what keeps each from going on',
     );
   }
   if (!answer.ok) throw failed(decision, `stream ${stream}: ${answer.message}`, 'see "shipmate status"');

@@ -1,6 +1,10 @@
 import { z } from 'zod';
 import { duration, object, path, withHint } from './values.ts';
 
+function hasKnownParameters(url: string): boolean {
+  return [...(URL.parse(url)?.searchParams.keys() ?? [])].every((name) => name === 'socket');
+}
+
 const binlogSource = object({
   type: z.enum(['mariadb', 'mysql']).describe('Whose binlogs (docs/mariadb.md).'),
   dir: path.describe('Where the binlogs are.'),
@@ -14,6 +18,7 @@ const binlogSource = object({
       hostname: /^.*$/,
       error: 'must be a URL such as mariadb://shipmate@127.0.0.1:3306',
     })
+    .refine(hasKnownParameters, 'takes no parameter but "socket"')
     .exactOptional()
     .meta({
       title: 'URL',

@@ -256,6 +256,11 @@ describe('what is wrong is named, with its line', () => {
     ],
     ['streams.orders.source.url', 'http://h', 'streams.orders.source.url: must be a URL such as mariadb://'],
     ['streams.orders.source.url', 'postgresql://h', 'streams.orders.source.url: must be a URL such as mariadb://'],
+    [
+      'streams.orders.source.url',
+      'mariadb://h/?ssl=true',
+      'streams.orders.source.url: takes no parameter but "socket"',
+    ],
     ['plans.gold.primary', 'tape', 'plans.gold.primary: "tape" is not among the stores'],
     ['admin', { listen: 9187 }, 'admin.listen: must be text'],
     ['admin', { listen: '9187' }, 'admin.listen: must be HOST:PORT'],
