@@ -4,7 +4,7 @@ import { answerOf, pause } from '../archive/retry.ts';
 import { type Archive, findEnd, type Hint, readPlace } from '../archive/walk.ts';
 import { chainStart } from '../core/archive.ts';
 import { backoffMs } from '../core/backoff.ts';
-import { type ChainEnd, step } from '../core/chain.ts';
+import type { ChainEnd } from '../core/chain.ts';
 import { copyLag } from '../core/copies.ts';
 import type { Header, Read } from '../core/header.ts';
 import { comparePlaces, type Place, placeKey, placeText, streamKey } from '../core/keys.ts';
@@ -13,6 +13,7 @@ import type { CopyState, CopyStatus } from '../core/status.ts';
 import { abortReason, messageOf, ShipmateError } from '../errors.ts';
 import type { ObjectStore } from '../store/store.ts';
 import { Arrears } from './arrears.ts';
+import { linked, type Next, settledBefore } from './copy-ahead.ts';
 import type { Share } from './governor.ts';
 import { diverged, type FloorObject, highestFloor, hole, mirror, readOrNull, readProven, wentBack } from './mirror.ts';
 import { Wake } from './wake.ts';
@@ -36,17 +37,6 @@ export interface CopierOptions {
   readonly onState: () => void;
   /** Between attempts, at most; for tests. */
   readonly retryMs?: number;
-}
-
-/** An object of the primary's chain that the copy lacks. */
-interface Next {
-  /** Its own header says another one where a stranger put it there. */
-  readonly place: Place;
-  readonly read: Read;
-  /** The walk behind it. */
-  readonly end: ChainEnd;
-  readonly bytes: number;
-  readonly writtenMs: number;
 }
 
 /** Headers looked at ahead of what is copied, and objects on their way at once: a hung store may hold so many threads. */
@@ -233,17 +223,7 @@ export class Copier {
     }
     const places = Array.from({ length: count }, (_, n) => ({ term: from.term, slot: from.slot + n }));
     const reads = await Promise.all(places.map((place) => readPlace(archive, place)));
-    const ahead: Next[] = [];
-    for (const [index, read] of reads.entries()) {
-      if (read === null) break;
-      const stepped = step(ahead.at(-1)?.end ?? from, read);
-      const { header, payloadOffset } = read;
-      const bytes = payloadOffset + (header.kind === 'chunk' ? header.stored.bytes : 0);
-      const saidMs = Date.parse(header.time); // a clock that is ahead must not keep the copy waiting
-      const writtenMs = Number.isNaN(saidMs) ? nowMs() : Math.min(saidMs, nowMs());
-      ahead.push({ place: places[index]!, read, end: stepped.end, bytes, writtenMs });
-      if (stepped.met === 'seal' || index === reads.length - 1) break;
-    }
+    const ahead = linked(from, places, reads, nowMs());
     this.#nextMs = ahead[0]?.writtenMs ?? this.#nextMs;
     // Below a floor that rose meanwhile, what is met proves nothing: a seal there may be one that landed late (rule 12).
     const isSealed = ahead.at(-1)?.end.slot === 0;
@@ -394,13 +374,6 @@ export class Copier {
     if (isNews) this.#options.onState();
   }
 }
-
-/**
- * How many of a batch must be there before one of its chunks: those that it says were durable when it was made. What it
- * proves in the primary is true of every copy then.
- */
-const settledBefore = (header: Header, first: Place) =>
-  header.kind === 'chunk' ? Math.max(0, Math.min(header.slot, header.settled ?? 0) - first.slot) : 0;
 
 /** Whether the chunk is all of a segment. */
 const isWholeFile = (header: Header) => header.kind === 'chunk' && header.from.offset === 0 && header.endsSegment;
